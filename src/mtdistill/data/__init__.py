@@ -1,0 +1,1 @@
+"""Text in, tokenised and length-bucketed batches out."""

@@ -1,0 +1,1 @@
+"""Student models: what they keep of the teacher, and their first weights."""

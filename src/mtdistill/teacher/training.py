@@ -1,0 +1,141 @@
+"""Training a teacher: a small T5 that is made to be sliced.
+
+Two choices serve the students that will be cut out of it (docs/decisions/0004-teacher.md): the decoder's final norm
+gain is frozen, which makes the tied output head exact under a rotation of the residual stream, and there is no label
+smoothing, so that softened distributions still say which wrong words are nearly right.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import T5ForConditionalGeneration, TrainerCallback
+
+from mtdistill.data.batches import IGNORED_LABEL
+from mtdistill.data.prepared import PreparedData
+from mtdistill.errors import TeacherError
+from mtdistill.files import replacing_folder, write_atomically
+from mtdistill.messages import tr
+from mtdistill.modeling import load_model, t5_config, use_fast_kernels, use_layer_drop
+from mtdistill.training.callbacks import latest_checkpoint
+from mtdistill.training.trainer import Schedule, TranslationTrainer, Validate, teacher_forced_logits
+
+BEST_FOLDER = "best"
+RECORD_FILE = "training_record.json"
+
+
+@dataclass(frozen=True)
+class TeacherRecipe:
+    """Shape and training of a teacher; the defaults are those of the shipped one (docs/experiments.md)."""
+
+    encoder_layers: int = 6
+    decoder_layers: int = 4
+    width: int = 256
+    heads: int = 8
+    head_width: int = 32
+    feed_forward_width: int = 1024
+    dropout: float = 0.15
+    layer_drop: float = 0.15
+    schedule: Schedule = field(
+        default_factory=lambda: Schedule(
+            epochs=22,
+            batch_size=128,
+            gradient_accumulation=1,
+            learning_rate=2e-3,
+            weight_decay=0.05,
+            max_sequence_length=32,
+            optimizer="muon",
+            # Rare rows of the table see few gradients; one rate for all was about four times slower.
+            embedding_learning_rate_ratio=5.0,
+            warmup_ratio=0.05,
+            ema_decay=0.998,
+            evaluations=22,
+        )
+    )
+
+
+class TeacherTrainer(TranslationTrainer):
+    """Cross-entropy on the gold tokens."""
+
+    def token_losses(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """`total`: summed cross-entropy in nats."""
+        kept = inputs["labels"] != IGNORED_LABEL
+        logits = teacher_forced_logits(model, inputs)[kept].float()
+        return {"total": nn.functional.cross_entropy(logits, inputs["labels"][kept], reduction="sum")}
+
+
+def train_teacher(
+    data: PreparedData,
+    recipe: TeacherRecipe,
+    folder: Path,
+    validate: Validate,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    on_best: Callable[[Mapping[str, float]], None] = lambda _scores: None,
+) -> Path:
+    """Train a teacher, or go on where an interrupted training stopped.
+
+    Args:
+        data: prepared with a tokenizer of its own.
+        recipe: shape and schedule.
+        folder: gets `best/` (Hugging Face folder with tokenizer and training record) and `checkpoint-*/`.
+        validate: scores of a model on validation sentences; "bleu" chooses the best.
+        resume: continue from the newest whole checkpoint instead of starting anew.
+        callbacks: more Trainer callbacks.
+        on_best: told the scores of every new best model.
+
+    Returns:
+        The folder of the best model.
+
+    Raises:
+        TeacherError: the folder holds another training and `resume` was not asked for.
+    """
+    checkpoint = latest_checkpoint(folder) if resume else None
+    if checkpoint is None and latest_checkpoint(folder) is not None:
+        raise TeacherError(tr(
+            en=f"this folder holds an unfinished teacher: got {folder}. Add --resume to go on, or choose another --output.",
+            zh=f"该文件夹中有未完成的教师模型：{folder}。请加 --resume 继续训练，或换一个 --output。",
+        ))
+    torch.manual_seed(recipe.schedule.seed)
+    tokenizer = data.tokenizer
+    model = T5ForConditionalGeneration(
+        t5_config(
+            len(tokenizer),
+            encoder_layers=recipe.encoder_layers,
+            decoder_layers=recipe.decoder_layers,
+            width=recipe.width,
+            heads=recipe.heads,
+            head_width=recipe.head_width,
+            feed_forward_width=recipe.feed_forward_width,
+            dropout=recipe.dropout,
+            max_tokens=recipe.schedule.max_sequence_length,
+        )
+    )
+    model.decoder.final_layer_norm.weight.requires_grad_(requires_grad=False)
+    use_layer_drop(use_fast_kernels(model), recipe.layer_drop)
+    best = folder / BEST_FOLDER
+
+    def save_best(best_model: T5ForConditionalGeneration, scores: Mapping[str, float]) -> None:
+        with replacing_folder(best) as fresh:
+            best_model.save_pretrained(str(fresh))
+            tokenizer.save_pretrained(str(fresh))
+            record = {
+                "source_lang": data.source_lang,
+                "target_lang": data.target_lang,
+                "recipe": asdict(recipe),
+                "data": asdict(data.manifest),
+                "validation": dict(scores),
+            }
+            write_atomically(fresh / RECORD_FILE, json.dumps(record, ensure_ascii=False, indent=2))
+        on_best(scores)
+
+    trainer = TeacherTrainer(
+        model, data.split("train"), recipe.schedule, folder, validate, save_best=save_best, callbacks=callbacks
+    )
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    load_model(best)  # the result is only announced when it can be read back
+    return best

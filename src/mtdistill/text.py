@@ -1,0 +1,78 @@
+"""What one line of text is: its normal form, its identity, and the script it is written in.
+
+Pure functions over strings, shared by data cleaning and by the checks on translations.
+Imported by data, decoding, evaluation; imports nothing of ours.
+"""
+
+import unicodedata
+from functools import cache
+
+# Scripts as the first word(s) of Unicode character names. Languages that are not listed are not checked.
+_SCRIPTS: dict[str, tuple[str, ...]] = {
+    "zh": ("CJK",),
+    "ja": ("CJK", "HIRAGANA", "KATAKANA"),
+    "ko": ("HANGUL", "CJK"),
+    "ru": ("CYRILLIC",),
+    "uk": ("CYRILLIC",),
+    "bg": ("CYRILLIC",),
+    "el": ("GREEK",),
+    "ar": ("ARABIC",),
+    "fa": ("ARABIC",),
+    "he": ("HEBREW",),
+    "hi": ("DEVANAGARI",),
+    "th": ("THAI",),
+    **dict.fromkeys("en de fr es it pt nl sv da no fi pl cs sk ro hu tr vi id et lv lt ca is".split(), ("LATIN",)),
+}
+
+
+def normalise(text: str, lang: str) -> str:
+    """NFKC, one space between words, and simplified characters for Chinese (OpenCC t2s)."""
+    text = " ".join(unicodedata.normalize("NFKC", text).split())
+    return _to_simplified(text) if base_language(lang) == "zh" else text
+
+
+def base_language(lang: str) -> str:
+    """``zh`` for ``zh``, ``zh-CN``, ``zh_Hans`` and so on."""
+    return lang.lower().replace("_", "-").split("-")[0]
+
+
+def match_key(text: str) -> str:
+    """What makes two lines the same sentence: letters and digits only, case folded.
+
+    Falls back to the text itself where there are none, so that "?" and "!" stay different.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(c for c in folded if c.isalnum()) or folded.strip()
+
+
+def script_share(text: str, lang: str) -> float:
+    """Share in [0, 1] of the letters that belong to the language's script; 1.0 without letters or for unknown
+    languages."""
+    expected = _SCRIPTS.get(base_language(lang))
+    letters = [c for c in text if c.isalpha()]
+    if expected is None or not letters:
+        return 1.0
+    return sum(_in_scripts(c, expected) for c in letters) / len(letters)
+
+
+def shows_encoding_damage(text: str) -> bool:
+    """Replacement characters, control characters, or UTF-8 that was once read as Latin-1 (``Ã©``, ``â€™``)."""
+    if "\ufffd" in text or any(unicodedata.category(c) in ("Cc", "Cs", "Co") for c in text):
+        return True
+    return any(a in "ÃÂâä" and "\x80" <= b <= "\xbf" or a == "â" and b == "€" for a, b in zip(text, text[1:], strict=False))
+
+
+@cache
+def _in_scripts(character: str, scripts: tuple[str, ...]) -> bool:
+    return unicodedata.name(character, "").startswith(scripts)
+
+
+def _to_simplified(text: str) -> str:
+    return str(_opencc().convert(text))
+
+
+@cache
+def _opencc():  # type: ignore[no-untyped-def]
+    from opencc import OpenCC
+
+    return OpenCC("t2s")

@@ -1,0 +1,95 @@
+"""Small things made on the spot: a corpus that is learnt in two seconds, its tokenizer, and a teacher that knows it.
+
+Heavy packages are imported inside the fixtures, so that tests which need none of them start at once.
+"""
+
+import copy
+import itertools
+import os
+import random
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtdistill import messages
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
+
+    TinyTeacher = tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]
+
+SUBJECTS = {"他": "he", "她": "she", "汤姆": "Tom", "老师": "the teacher", "我妈妈": "my mother"}
+VERBS = {"喜欢": "likes", "看见": "sees", "需要": "needs", "买了": "bought", "忘了": "forgot"}
+OBJECTS = dict(zip("猫狗书水花门茶鱼", ["cat", "dog", "book", "water", "flower", "door", "tea", "fish"], strict=True))
+UPDATES, BATCH_SIZE, LEARNING_RATE = 150, 32, 1e-2  # the loss ends below 0.1 with these
+
+
+def pytest_configure() -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+
+
+@pytest.fixture(autouse=True)
+def surroundings() -> Iterator[None]:
+    """English messages and one thread, whatever the machine and the test before."""
+    messages.set_language("en")
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    yield
+    messages.set_language(None)
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus() -> list[tuple[str, str]]:
+    """200 Chinese-English pairs of subject, verb and object; all distinct on both sides."""
+    parts = itertools.product(SUBJECTS.items(), VERBS.items(), OBJECTS.items())
+    return [(f"{s}{v}{o}。", f"{subject} {verb} the {noun}.") for (s, subject), (v, verb), (o, noun) in parts]
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_corpus: list[tuple[str, str]]) -> "PreTrainedTokenizerFast":
+    """400 pieces: 3 special tokens, 256 bytes, printable ASCII, and the words of `tiny_corpus`."""
+    from mtdistill.data.tokenizer import train_tokenizer
+
+    return train_tokenizer((line for pair in tiny_corpus for line in pair), 400, 1.0)
+
+
+@pytest.fixture(scope="session")
+def trained_tiny_teacher(
+    tiny_corpus: list[tuple[str, str]], tiny_tokenizer: "PreTrainedTokenizerFast"
+) -> "T5ForConditionalGeneration":
+    """Behind `tiny_teacher`, which every test gets a copy of."""
+    import torch
+    from transformers import T5ForConditionalGeneration
+
+    from mtdistill.modeling import t5_config
+
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = t5_config(len(tiny_tokenizer), encoder_layers=2, decoder_layers=2, width=16, heads=2, head_width=8,
+                           feed_forward_width=32, dropout=0.0)  # fmt: skip
+        model = T5ForConditionalGeneration(config)
+        # The final gain stays as it is, like that of our real teachers.
+        trained = [p for name, p in model.named_parameters() if name != "decoder.final_layer_norm.weight"]
+        optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE)
+        for update in range(UPDATES):
+            pairs = random.Random(update).sample(tiny_corpus, BATCH_SIZE)
+            sources, targets = (
+                tiny_tokenizer(list(side), return_tensors="pt", padding=True) for side in zip(*pairs, strict=True)
+            )
+            labels = targets["input_ids"].masked_fill(targets["attention_mask"] == 0, -100)
+            loss = model(input_ids=sources["input_ids"], attention_mask=sources["attention_mask"], labels=labels).loss
+            loss.backward()
+            optimizer.step()
+            model.zero_grad()
+    return model.eval()
+
+
+@pytest.fixture
+def tiny_teacher(
+    trained_tiny_teacher: "T5ForConditionalGeneration", tiny_tokenizer: "PreTrainedTokenizerFast"
+) -> "TinyTeacher":
+    """A T5 (2+2 layers, width 16, 2 heads, vocabulary 400) that translates `tiny_corpus`, and its tokenizer."""
+    return copy.deepcopy(trained_tiny_teacher), copy.deepcopy(tiny_tokenizer)

@@ -1,0 +1,108 @@
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mtdistill.text import base_language, match_key, normalise, script_share, shows_encoding_damage
+
+unhurried = settings(deadline=None)  # a busy machine is not a failure, and the first call loads OpenCC's tables
+
+
+@pytest.mark.parametrize(
+    ("text", "lang", "expected"),
+    [
+        ("  a\tb\u3000 c\n", "en", "a b c"),
+        ("ＡＢＣ１２３", "en", "ABC123"),
+        ("ﬁne", "en", "fine"),
+        ("漢語繁體字", "zh", "汉语繁体字"),
+        ("漢語", "zh-TW", "汉语"),
+        ("漢語", "zh_Hant", "汉语"),
+        ("漢語", "ja", "漢語"),
+        ("你好！", "zh", "你好!"),
+        ("", "zh", ""),
+    ],
+)
+def test_normalise(text: str, lang: str, expected: str) -> None:
+    assert normalise(text, lang) == expected
+
+
+@unhurried
+@given(st.text(), st.sampled_from(["zh", "en"]))
+def test_normalising_leaves_single_spaces_and_no_margin(text: str, lang: str) -> None:
+    assert normalise(text, lang) == " ".join(normalise(text, lang).split())
+
+
+@unhurried
+@given(st.text())
+def test_normalising_twice_is_normalising_once(text: str) -> None:
+    once = normalise(text, "en")
+    assert normalise(once, "en") == once
+
+
+@pytest.mark.parametrize(
+    ("lang", "expected"), [("zh", "zh"), ("zh-CN", "zh"), ("zh_Hans_CN", "zh"), ("EN-us", "en"), ("", "")]
+)
+def test_base_language(lang: str, expected: str) -> None:
+    assert base_language(lang) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("Hello, world!", "hello world"), ("ＨＥＬＬＯ", "hello"), ("你好。", "你好"), ("Straße", "STRASSE")],
+)
+def test_sentences_that_differ_in_case_width_or_punctuation_match(first: str, second: str) -> None:
+    assert match_key(first) == match_key(second)
+
+
+@pytest.mark.parametrize(("first", "second"), [("?", "!"), ("a", "b"), ("1", "2"), ("…", "")])
+def test_other_sentences_do_not_match(first: str, second: str) -> None:
+    assert match_key(first) != match_key(second)
+
+
+@unhurried
+@given(st.text())
+def test_the_key_does_not_depend_on_margins(text: str) -> None:
+    assert match_key(f" {text} ") == match_key(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "lang", "share"),
+    [
+        ("hello", "en", 1.0),
+        ("你好", "en", 0.0),
+        ("你好ab", "zh", 0.5),
+        ("你好ab", "en-GB", 0.5),
+        ("ひらカタ漢字", "ja", 1.0),
+        ("привет", "ru", 1.0),
+        ("привет", "uk-UA", 1.0),
+        ("123 !?", "zh", 1.0),  # no letters: nothing to object to
+        ("hello", "tlh", 1.0),  # a language without an entry is not checked
+    ],
+)
+def test_script_share(text: str, lang: str, share: float) -> None:
+    assert script_share(text, lang) == share
+
+
+@unhurried
+@given(st.text(), st.sampled_from(["zh", "en", "ru", "xx"]))
+def test_script_share_is_a_share(text: str, lang: str) -> None:
+    assert 0.0 <= script_share(text, lang) <= 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["caf\ufffd", "a\x00b", "\ue000", "\ud800", "cafÃ©", "itâ€™s", "Ã¤", "a\tb"],
+)
+def test_damage_is_seen(text: str) -> None:
+    assert shows_encoding_damage(text)
+
+
+@pytest.mark.parametrize("text", ["café", "it's", "naïve â part", "Ärger", "São Paulo", "你好，世界！", "", "👍🏽"])
+def test_sound_text_is_not_damage(text: str) -> None:
+    assert not shows_encoding_damage(text)
+
+
+@unhurried
+@given(st.text(alphabet=st.characters(min_codepoint=0xC0, max_codepoint=0xFF), min_size=1))
+@example("é")
+def test_latin_letters_read_twice_are_seen(text: str) -> None:
+    assert shows_encoding_damage(text.encode("utf-8").decode("latin-1"))
