@@ -290,7 +290,7 @@ def test_all_problems_are_reported_at_once() -> None:
         "the settings cannot be used:\n"
         "  - epoch: no such setting. Did you mean training.epochs?\n"
         "  - 'kd': no value, accepted section.key=value such as kd.temperature=4\n"
-        "  - data.test: got 'tatoeba:zh-en', accepted text that is not in data.train too\n"
+        "  - data.test: got 'tatoeba:zh-en', accepted a corpus or file not in data.train too\n"
         "  - student.heads: got 'x', accepted a whole number >= 1 and <= 1024, or none\n"
         "  - kd.alpha: got 3, accepted a number >= 0 and <= 1\n"
         "Correct them and start again."
@@ -329,9 +329,9 @@ def test_a_long_value_is_shortened() -> None:
         (["data.validation_ratio=0"], "data.validation_ratio: got 0.0, accepted more than 0, or files in data.valid"),
         (["data.test_ratio=0"], "data.test_ratio: got 0.0, accepted more than 0, or files in data.test"),
         (["data.validation_ratio=0.5", "data.test_ratio=0.5"], "data.test_ratio: got 0.5, accepted a number that"),
-        (["data.extra=tatoeba:zh-en"], "data.extra: got 'tatoeba:zh-en', accepted text that is not in data.train"),
-        (["data.extra=a", "data.validation=a"], "data.validation: got 'a', accepted text that is not in data.extra"),
-        (["data.validation=a", "data.test=a"], "data.test: got 'a', accepted text that is not in data.validation"),
+        (["data.extra=tatoeba:zh-en"], "data.extra: got 'tatoeba:zh-en', accepted a corpus or file not in data.train"),
+        (["data.extra=a", "data.validation=a"], "data.validation: got 'a', accepted a corpus or file not in data"),
+        (["data.validation=a", "data.test=a"], "data.test: got 'a', accepted a corpus or file not in data.validation"),
         (["data.source_lang=zh"], "data.target_lang: got none, accepted a language code, because"),
         (["data.target_lang=zh"], "data.target_lang: got 'zh', accepted none, because"),
         (["data.source_lang=zh", "data.target_lang=zh"], "data.target_lang: got 'zh', accepted a language other than"),

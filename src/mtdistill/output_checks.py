@@ -1,7 +1,8 @@
 """What is plainly wrong with a translation, seen without a reference: the output checks of the success rate.
 
-Calibrated on short sentences (science: arXiv:2104.06683, arXiv:2208.05309): a good translation must pass. Judged by
-them, 0.1 % of the references in Tatoeba zh-en fail in either direction, apart from `same_output`.
+The loop check follows Raunak et al. 2021 (arXiv:2104.06683), with thresholds for short sentences. A good translation
+must pass: of the 56,218 references in Tatoeba zh-en, 1 fails a check in English and 10 in Chinese. `same_output`, which
+looks at a whole test set, fails 0.5 % and 1.1 % of them.
 Imported by evaluation and the command line; imports decoding, text, messages.
 """
 
@@ -78,9 +79,7 @@ def check_translations(
     for source, translation in zip(sources, translations, strict=True):
         sharing[translation.text].add(match_key(source))
     return [
-        check_translation(
-            source, translation.text, target_lang=target_lang, hit_length_cap=translation.hit_length_cap
-        )
+        check_translation(source, translation.text, target_lang=target_lang, hit_length_cap=translation.hit_length_cap)
         or ("same_output" if len(sharing[translation.text]) >= SAME_OUTPUT_SOURCES else None)
         for source, translation in zip(sources, translations, strict=True)
     ]

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -15,13 +16,6 @@ SHAPE = TeacherShape(
     vocabulary_size=40, width=24, heads=4, head_width=5, feed_forward_width=32, encoder_layers=3, decoder_layers=2,
     relative_buckets=8, gated=False,
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _english():
-    set_language("en")
-    yield
-    set_language(None)
 
 
 def config_of(shape: TeacherShape) -> T5Config:
@@ -56,7 +50,7 @@ class TestSpacedLayers:
     def test_first_and_last_stay_and_the_gaps_are_even(self, total: int, data: st.DataObject) -> None:
         count = data.draw(st.integers(2, total))
         layers = spaced_layers(total, count)
-        gaps = {b - a for a, b in zip(layers, layers[1:], strict=False)}
+        gaps = {b - a for a, b in itertools.pairwise(layers)}
         assert len(layers) == count
         assert (layers[0], layers[-1]) == (0, total - 1)
         assert max(gaps) - min(gaps) <= 1
@@ -192,7 +186,7 @@ class TestRecord:
 
     def test_unknown_names_and_shapes_are_refused(self) -> None:
         values = Blueprint.plan(SHAPE).to_dict()
-        with pytest.raises(StudentError, match="got the names .*depth"):
+        with pytest.raises(StudentError, match=r"got the names .*depth"):
             Blueprint.from_dict({**values, "depth": 3})
         with pytest.raises(StudentError, match="a TeacherShape could not be read"):
             Blueprint.from_dict({**values, "teacher": 3})

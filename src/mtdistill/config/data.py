@@ -44,7 +44,7 @@ class DataConfig(Section):
         for other in ("train", "extra", "validation"):
             if other != info.field_name and (twice := sorted({*value} & {*info.data.get(other, ())})):
                 raise refusal(
-                    twice[0], en=f"text that is not in data.{other} too", zh=f"不同时出现在 data.{other} 中的语料"
+                    twice[0], en=f"a corpus or file not in data.{other} too", zh=f"不同时出现在 data.{other} 中的语料"
                 )
         return value
 

@@ -1,8 +1,8 @@
 """What all sections of the settings have in common.
 
 A setting that may be None is None by default, because TOML cannot write None. Every number has bounds on both sides,
-which keep NaN and infinity out. A check that compares settings belongs
-to the later one of them: then a wrong value elsewhere does not hide it, and all problems are reported at once.
+which keep NaN and infinity out. A check that compares settings belongs to the later one of them: then a wrong value
+elsewhere does not hide it, and all problems are reported at once.
 Imported by the sections; imports config.wording.
 """
 

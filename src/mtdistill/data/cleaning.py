@@ -87,8 +87,9 @@ def clean(
         The kept pairs as a stream, and the report, which is complete once the stream has been read.
     """
     report = CleaningReport()
-    active = {name: test for name, test in RULES.items() if name in (*rules, "empty")}
-    return _kept(pairs, (source_lang, target_lang), active, "duplicate" in rules, report), report
+    chosen = {*rules, "empty"}
+    active = {name: test for name, test in RULES.items() if name in chosen}
+    return _kept(pairs, (source_lang, target_lang), active, "duplicate" in chosen, report), report
 
 
 def _kept(

@@ -63,7 +63,8 @@ def train_tokenizer(
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
-        detail = str(error).splitlines()[-1] if str(error) else "no text"
+        # Without the place in its source, "INTERNAL: src/trainer_interface.cc(744) [...] ", which may be all there is.
+        detail = str(error).rpartition("] ")[2].strip(" .") or "no text"
         raise DataError(tr(
             en=f"the tokenizer could not be trained: got vocabulary size {vocabulary_size}; SentencePiece says: "
             f"{detail}. Give more text or set data.vocabulary_size to a size it accepts.",

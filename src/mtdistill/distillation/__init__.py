@@ -1,1 +1,1 @@
-"""Training a student towards its teacher and the gold text."""
+"""Distillation: the objective, the trainer, the checks before it, and the run from data to report."""

@@ -95,8 +95,8 @@ def check_identity(teacher: T5ForConditionalGeneration, batches: Iterable[Batch]
         message = tr(
             en=f"slicing does not fit this teacher: a student that keeps everything differs by {worst:.1e}, accepted "
             f"{IDENTITY_TOLERANCE:.0e}. Use a plain T5 teacher, or student.initialisation = 'random'.",
-            zh=f"切片方法不适用于这个教师模型：保留全部的学生模型仍相差 {worst:.1e}，最多允许 {IDENTITY_TOLERANCE:.0e}。"
-            "请使用普通的 T5 教师模型，或设置 student.initialisation = 'random'。",
+            zh=f"切片方法不适用于这个教师模型：保留全部的学生模型仍相差 {worst:.1e}，"
+            f"最多允许 {IDENTITY_TOLERANCE:.0e}。请使用普通的 T5 教师模型，或设置 student.initialisation = 'random'。",
         )
         raise StudentError(message)
     return worst

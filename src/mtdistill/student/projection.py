@@ -57,7 +57,12 @@ class Projection:
         seen = {stack: self._mean_moment(stack) for stack in self.layers}
         if blueprint.teacher.ties_inputs or blueprint.teacher.ties_head:
             seen = dict.fromkeys(seen, (seen["encoder"] + seen["decoder"]) / 2)
-        self.basis = {stack: choose_basis(moment, blueprint.width) for stack, moment in seen.items()}
+        # With nothing to leave out there is nothing to choose, and a tied head stays exact whatever its gains.
+        keeps_width = blueprint.width == blueprint.teacher.width
+        self.basis = {
+            stack: torch.eye(len(moment), dtype=moment.dtype) if keeps_width else choose_basis(moment, blueprint.width)
+            for stack, moment in seen.items()
+        }
         self.kept_energy = {
             student_norm: float((self.basis[stack] * (moments.streams[norm] @ self.basis[stack])).sum())
             for stack in self.layers
@@ -93,13 +98,16 @@ class Projection:
 
     def _writer(self, name: str, columns: Tensor, stack: str) -> Tensor:
         weight = torch.matmul(self.basis[stack].T, self.source[f"{name}.weight"])
+        kept = weight.index_select(1, columns)
         if not self.compensates or len(columns) == weight.shape[1]:
-            return weight.index_select(1, columns)
+            return kept
+        # What the removed units wrote, as far as the kept ones foretell it.
+        removed = torch.ones(weight.shape[1]).index_fill_(0, columns, 0).nonzero().flatten()
         moment = self.moments.inner[name]
-        kept = moment[columns][:, columns]
-        ridge = RIDGE * kept.diagonal().mean() * torch.eye(len(columns), dtype=kept.dtype)
-        refitted: Tensor = torch.linalg.solve(kept + ridge, moment[columns] @ weight.T)
-        return refitted.T
+        among_kept = moment[columns][:, columns]
+        ridge = RIDGE * among_kept.diagonal().mean() * torch.eye(len(columns), dtype=moment.dtype)
+        foretold = torch.linalg.solve(among_kept + ridge, moment[columns][:, removed])
+        return kept + torch.matmul(weight.index_select(1, removed), foretold.T)
 
     def _stack(self, stack: str) -> Iterator[tuple[str, Tensor]]:
         layers = self.layers[stack]

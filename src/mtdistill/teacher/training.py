@@ -41,7 +41,7 @@ class TeacherRecipe:
     layer_drop: float = 0.15
     schedule: Schedule = field(
         default_factory=lambda: Schedule(
-            epochs=22,
+            epochs=20,
             batch_size=128,
             gradient_accumulation=1,
             learning_rate=2e-3,
@@ -52,7 +52,7 @@ class TeacherRecipe:
             embedding_learning_rate_ratio=5.0,
             warmup_ratio=0.05,
             ema_decay=0.998,
-            evaluations=22,
+            evaluations=20,
         )
     )
 

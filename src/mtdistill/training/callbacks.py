@@ -1,16 +1,20 @@
-"""Trainer callbacks that teachers and students share: moving average, best model, whole checkpoints."""
+"""Trainer callbacks that teachers and students share: moving average, best model, progress, metrics, checkpoints."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 from transformers import T5ForConditionalGeneration, TrainerCallback
 
+from mtdistill.display import Bar, Display
 from mtdistill.files import write_atomically
+from mtdistill.messages import tr
 
 AVERAGE_FILE = "moving_average.safetensors"
 COMPLETE_FILE = "complete"
@@ -76,6 +80,71 @@ class BestModel(TrainerCallback):  # type: ignore[misc]
         if state.best_metric is None or metrics[self.metric] > state.best_metric:
             with self.average.applied_to(model) if self.average else nullcontext():
                 self.save(model, {name.removeprefix("eval_"): value for name, value in metrics.items()})
+
+
+class ProgressDisplay(TrainerCallback):  # type: ignore[misc]
+    """A live bar over the updates, with loss, learning rate and the last validation scores."""
+
+    def __init__(self, display: Display, label: str) -> None:
+        self._display, self._label = display, label
+        self._open = ExitStack()
+        self._bar = Bar()
+        self._note = self._scores = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Open the bar where a resumed run stands."""
+        self._bar = self._open.enter_context(self._display.bar(self._label, state.max_steps, state.global_step))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Advance."""
+        self._bar.advance_to(state.global_step, " ".join(filter(None, (self._note, self._scores))))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+        """Remember the loss."""
+        if logs and "loss" in logs:
+            self._note = f"loss {logs['loss']:.3f} lr {logs['learning_rate']:.1e}"
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any], **_: Any) -> None:
+        """Say the scores in a line that stays."""
+        self._scores = f"BLEU {metrics['eval_bleu']:.1f}"
+        values = " · ".join(f"{name.removeprefix('eval_')} {value:.3g}" for name, value in metrics.items())
+        update = tr(en=f"update {state.global_step}", zh=f"第 {state.global_step} 次更新")
+        self._display.say(f"{update}: {values}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the bar."""
+        self._open.close()
+
+
+class Samples(Protocol):
+    """Something that holds the translations it wrote last, as text."""
+
+    samples: str
+
+
+class SampleTranslations(TrainerCallback):  # type: ignore[misc]
+    """Shows translations of the same few sentences in TensorBoard after every evaluation."""
+
+    def __init__(self, writer: SummaryWriter, source: Samples) -> None:
+        self._writer, self._source = writer, source
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write the text."""
+        self._writer.add_text("samples", self._source.samples, state.global_step)
+
+
+class MetricsFile(TrainerCallback):  # type: ignore[misc]
+    """Appends every log to a file, one JSON object a line: update, epoch, and the values by name."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+        """Append one line."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as stream:
+            line = {"update": state.global_step, "epoch": state.epoch, **(logs or {})}
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 class CompleteMarker(TrainerCallback):  # type: ignore[misc]

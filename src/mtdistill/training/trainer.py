@@ -7,6 +7,7 @@ same gradient) and the evaluation (translations are scored, not the loss alone).
 
 import contextlib
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,17 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, T5ForConditionalGeneration, TrainerCallback
+from transformers import (
+    PrinterCallback,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    T5ForConditionalGeneration,
+    TrainerCallback,
+)
 
 from mtdistill.data.batches import IGNORED_LABEL, Collator, LengthBucketBatches, token_lengths
+from mtdistill.errors import TrainingFailedError
+from mtdistill.messages import tr
 from mtdistill.training.callbacks import BestModel, CompleteMarker, MovingAverage
 from mtdistill.training.optimizer import OptimizerName, build_optimizer
 
@@ -81,7 +90,9 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.schedule, self.validate = schedule, validate
         self.average = MovingAverage(schedule.ema_decay) if schedule.ema_decay else None
         self._parts: dict[str, float] = defaultdict(float)
-        self._part_updates = 0
+        self._logged_update = 0
+        self._tokens = 0
+        self._logged_at = time.monotonic()
         updates = schedule.updates(len(dataset))
         every = max(1, math.ceil(updates / schedule.evaluations))
         super().__init__(
@@ -102,7 +113,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
                 logging_steps=max(1, min(25, updates // 20)),
                 # The Trainer would otherwise hide a non-finite loss behind the last mean.
                 logging_nan_inf_filter=False,
-                report_to=["tensorboard"],
+                report_to=[],  # the pipeline brings a TensorBoard callback that writes where the run folder says
                 metric_for_best_model=best_metric,
                 greater_is_better=True,
                 seed=schedule.seed,
@@ -131,6 +142,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
                 CompleteMarker(),
             ],
         )
+        self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the tokens of the whole effective batch
         self.loss_is_scaled_for_ga = True  # compute_loss divides by that count
 
@@ -155,32 +167,44 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Mean loss per target token, over all tokens of the update and of every process."""
-        count = (inputs["labels"] != IGNORED_LABEL).sum() if num_items_in_batch is None else num_items_in_batch
+        tokens = (inputs["labels"] != IGNORED_LABEL).sum()
+        count = tokens if num_items_in_batch is None else num_items_in_batch
         with self._precision():
             sums = self.token_losses(model, inputs)
+        self._tokens += int(tokens)
         for name, value in sums.items():
             self._parts[name] += (value.detach() / count).item()
+        if not math.isfinite(self._parts["total"]):
+            raise TrainingFailedError(tr(
+                en=f"the loss is not finite: got {self._parts['total']} at update {self.state.global_step + 1}. "
+                "Lower training.learning_rate; the best model so far is kept.",
+                zh=f"损失不是有限值：第 {self.state.global_step + 1} 次更新时为 {self._parts['total']}。"
+                "请降低 training.learning_rate；目前最好的模型已保留。",
+            ))
         # Every process holds its own tokens while the gradient is averaged over processes.
         return sums["total"] / count * self.accelerator.num_processes
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of each loss part since the last log."""
-        updates = self.state.global_step - self._part_updates
+        """Add the mean of each part of the loss, and the target tokens per second, since the last log."""
+        updates = self.state.global_step - self._logged_update
         if "loss" in logs and updates > 0:
             logs |= {f"{name}_loss": value / updates for name, value in self._parts.items() if name != "total"}
+            logs["tokens_per_second"] = self._tokens / (time.monotonic() - self._logged_at)
             self._parts.clear()
-            self._part_updates = self.state.global_step
+            self._logged_update, self._tokens, self._logged_at = self.state.global_step, 0, time.monotonic()
         super().log(logs, start_time)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Scores of `validate`, for the averaged weights where there are any."""
+        started = time.monotonic()
         model: T5ForConditionalGeneration = self.accelerator.unwrap_model(self.model)
         with self.average.applied_to(model) if self.average else contextlib.nullcontext():
             scores = {f"{metric_key_prefix}_{name}": value for name, value in self.validate(model).items()}
         self.log(dict(scores))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
+        self._logged_at += time.monotonic() - started  # not training time
         return scores
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:

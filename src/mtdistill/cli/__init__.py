@@ -1,0 +1,85 @@
+"""The command line: parse, call, show. Nothing heavy is imported until a command needs it.
+
+`main` turns every error of ours into one plain message: exit code 2 for bad input, 3 for a training that failed,
+130 for Ctrl-C; 1 is kept for a report card with a broken promise.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from mtdistill import messages
+from mtdistill.errors import MtdistillError, TrainingFailedError
+from mtdistill.messages import tr
+
+EXIT_BAD_INPUT, EXIT_TRAINING_FAILED, EXIT_INTERRUPTED = 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code instead of leaving the process."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    errors = Console(stderr=True, soft_wrap=True)
+    try:
+        given = _take_language(given)
+        from mtdistill.cli.app import build_app
+
+        result = typer.main.get_command(build_app())(given, prog_name="mtdistill", standalone_mode=False)
+        return int(result or 0)
+    except TrainingFailedError as error:
+        errors.print(f"[bold red]{_label()}[/] {escape(str(error))}")
+        return EXIT_TRAINING_FAILED
+    except MtdistillError as error:
+        errors.print(f"[bold red]{_label()}[/] {escape(str(error))}")
+        return EXIT_BAD_INPUT
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        errors.print(f"[bold red]{_label()}[/] {escape(error.format_message())}")
+        errors.print(tr(en="Help: mtdistill --help", zh="帮助：mtdistill --help"))
+        return EXIT_BAD_INPUT
+    except (KeyboardInterrupt, click.Abort, EOFError):
+        errors.print(tr(
+            en="\nInterrupted. What was saved is kept; add --resume to go on.",
+            zh="\n已中断。已保存的内容都在；加上 --resume 可以继续。",
+        ))
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe, such as head, has gone
+        sys.stderr.close()
+        return 0
+
+
+def script() -> None:
+    """Entry point of the installed command."""
+    sys.exit(main())
+
+
+def _label() -> str:
+    return tr(en="Error:", zh="错误：")
+
+
+def _take_language(given: list[str]) -> list[str]:
+    """Apply `--lang` wherever it stands, since the help texts need it before parsing."""
+    rest: list[str] = []
+    wanted: str | None = None
+    position = 0
+    while position < len(given):
+        if given[position] == "--lang":
+            wanted = given[position + 1] if position + 1 < len(given) else ""
+            position += 2
+        elif given[position].startswith("--lang="):
+            wanted = given[position].removeprefix("--lang=")
+            position += 1
+        else:
+            rest.append(given[position])
+            position += 1
+    if wanted is not None:
+        if wanted not in ("en", "zh"):
+            raise click.UsageError(tr(
+                en=f"--lang: got {wanted!r}, accepted en or zh", zh=f"--lang：得到 {wanted!r}，可用 en 或 zh"
+            ))
+        messages.set_language("zh" if wanted == "zh" else "en")
+    return rest

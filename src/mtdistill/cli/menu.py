@@ -1,0 +1,99 @@
+"""The menu of the guide, and the run of one preset with its questions: choose, see the forecast, confirm, train."""
+
+import sys
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from mtdistill.cli.listing import forecast_line, promise_line, settings_line
+from mtdistill.config import apply_overrides, recommendation_warnings
+from mtdistill.display import Display, duration
+from mtdistill.messages import tr
+from mtdistill.presets import RECOMMENDED, load_preset, load_presets
+
+MAX_ATTEMPTS = 3
+EXIT_NO_CHOICE = 2
+
+
+def run_menu(display: Display) -> int:
+    """Show the five presets, let one be chosen, and run it. Returns the exit code."""
+    table = Table.grid(padding=(0, 2))
+    for preset in load_presets():
+        star = " *" if preset.name == RECOMMENDED else ""
+        table.add_row(f"{preset.number}", f"[bold]{preset.name}[/]{star}", f"{preset.title}: {preset.purpose}")
+    display.say(tr(en="[bold]mtdistill[/]: choose a preset (* recommended)", zh="[bold]mtdistill[/]：请选择预设（* 为推荐）"))
+    display.say(table)
+    for _ in range(MAX_ATTEMPTS):
+        answer = _ask(tr(en="Preset (1-5, q to quit): ", zh="预设（1-5，q 退出）："))
+        if answer is None or answer.lower() in ("q", "quit", "exit"):
+            break
+        if answer in {str(preset.number) for preset in load_presets()}:
+            return run_preset(display, answer, [], ask=True)
+        display.say(tr(en=f"Got {answer!r}, accepted 1 to 5, or q.", zh=f"得到 {answer!r}，请输入 1 到 5，或 q 退出。"))
+    display.say(tr(en="No preset was chosen; nothing was changed.", zh="没有选择预设；未做任何更改。"))
+    return EXIT_NO_CHOICE
+
+
+def run_preset(
+    display: Display,
+    name: str,
+    overrides: Sequence[str],
+    *,
+    teacher: str | None = None,
+    output: str | None = None,
+    ask: bool = False,
+    resume: bool = False,
+    compare_random: bool = False,
+) -> int:
+    """Run one preset to its report card; with ``ask`` only after a forecast and a yes. Returns the exit code."""
+    given = [*overrides, *_as_override("teacher.path", teacher), *_as_override("output", output)]
+    config = apply_overrides(load_preset(name).config, given)
+    display.say(f"[bold]{config.preset}[/]: {settings_line(config)}")
+    display.say(tr(en=f"expected: {promise_line(config.expected)}", zh=f"预期：{promise_line(config.expected)}"))
+    for warning in recommendation_warnings(config):
+        display.say(f"[yellow]{warning}[/]")
+    display.say(tr(en="loading…", zh="正在加载……"))
+    from mtdistill.distillation.forecast import forecast
+    from mtdistill.distillation.pipeline import distill, prepare_materials
+
+    quiet_libraries()
+    materials = prepare_materials(config, display)
+    if ask:
+        cost = forecast_line(forecast(config, materials).as_dict())
+        display.say(tr(en=f"forecast: {cost}", zh=f"预测：{cost}"))
+        answer = _ask(tr(en="Start? (y/N): ", zh="开始训练吗？(y/N)："))
+        if answer is None or answer.lower() not in ("y", "yes", "是"):
+            display.say(tr(en="Not started.", zh="没有开始训练。"))
+            return EXIT_NO_CHOICE
+    result = distill(config, display, materials=materials, resume=resume, compare_random=compare_random)
+    from mtdistill.report import render
+
+    display.say(render(result.report))
+    command = f"python test_trained_student.py --model_path {result.student_path}"
+    display.say(tr(
+        en=f"done in {duration(result.seconds)}. Test it again at any time:\n  {command}",
+        zh=f"用时 {duration(result.seconds)}。随时可以再次测试：\n  {command}",
+    ))
+    return 0
+
+
+def _ask(question: str) -> str | None:
+    """An answer without surrounding space; None at the end of input."""
+    sys.stdout.write(question)
+    sys.stdout.flush()
+    line = sys.stdin.readline()
+    return line.strip() if line else None
+
+
+def _as_override(key: str, value: str | None) -> list[str]:
+    return [] if value is None else [f"{key}={value}"]
+
+
+def quiet_libraries() -> None:
+    """No progress bars and advice of other libraries between ours."""
+    import datasets
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

@@ -1,0 +1,53 @@
+"""`mtdistill teacher train`: a teacher from text, with its scores on the test split."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mtdistill.config import DataConfig, apply_overrides
+from mtdistill.display import Display
+from mtdistill.messages import tr
+from mtdistill.presets import load_preset
+
+
+def run_teacher(
+    display: Display,
+    data: Mapping[str, Any],
+    shape: Mapping[str, Any],
+    schedule: Mapping[str, Any],
+    *,
+    output: Path,
+    resume: bool,
+    threads: int | None,
+) -> None:
+    """Train a teacher with the recipe of the shipped one, save for what is given and not None."""
+    data_config = _data_config(data)
+    from mtdistill.cli.menu import quiet_libraries
+    from mtdistill.data.prepared import languages_of
+    from mtdistill.distillation.teacher_run import run_teacher_training
+    from mtdistill.teacher.training import TeacherRecipe
+
+    quiet_libraries()
+    recipe = TeacherRecipe()
+    recipe = dataclasses.replace(
+        recipe,
+        **{name: value for name, value in shape.items() if value is not None},
+        schedule=dataclasses.replace(
+            recipe.schedule, **{name: value for name, value in schedule.items() if value is not None}
+        ),
+    )
+    folder = output / "teacher-{}-{}".format(*languages_of(data_config))
+    best = run_teacher_training(data_config, recipe, folder, display, resume=resume, threads=threads)
+    display.say(tr(
+        en=f"the teacher is in {best}. Distil it:\n  mtdistill distill balanced --teacher {best}",
+        zh=f"教师模型在 {best}。用它来蒸馏：\n  mtdistill distill balanced --teacher {best}",
+    ))
+
+
+def _data_config(data: Mapping[str, Any]) -> DataConfig:
+    """Checked as every setting is, so that a wrong value gets the same message as with `--set`."""
+    overrides = [
+        f"data.{name}={list(value) if isinstance(value, list) else value}" for name, value in data.items()
+    ]
+    return apply_overrides(load_preset("balanced").config, overrides).data

@@ -1,0 +1,73 @@
+"""`mtdistill test` and `mtdistill translate`: using a finished student."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from mtdistill.display import Display
+from mtdistill.messages import tr
+
+EXIT_PROMISE_BROKEN = 1
+
+
+def run_test(display: Display, model_path: Path, teacher: str | None, output: str | None) -> int:
+    """Measure a student and show its report card. Returns 0 when every promise holds, else 1."""
+    from mtdistill.cli.menu import quiet_libraries
+    from mtdistill.distillation.testing import test_student
+    from mtdistill.report import render
+
+    quiet_libraries()
+    card = test_student(model_path, display, teacher=teacher, output=output)
+    display.say(render(card))
+    return 0 if card.keeps_promises else EXIT_PROMISE_BROKEN
+
+
+def run_translate(console: Console, texts: Sequence[str], model: Path | None, teacher: str | None, beam: int) -> int:
+    """Translate lines; with a student and a teacher both are shown, side by side. Returns 1 if any line failed."""
+    from mtdistill.cli.menu import quiet_libraries
+    from mtdistill.decoding import HuggingFaceTranslator, Translator
+    from mtdistill.output_checks import check_translation, failure_marker
+    from mtdistill.student.bundle import load_student
+    from mtdistill.teacher.loading import load_teacher
+
+    quiet_libraries()
+    translators: dict[str, tuple[Translator, str]] = {}
+    if teacher or not model:
+        loaded = load_teacher(teacher or "reference")
+        languages = loaded.source_lang or "", loaded.target_lang or ""
+        translators[tr(en="teacher", zh="教师")] = (
+            HuggingFaceTranslator(loaded.model, loaded.tokenizer, source_lang=languages[0]), languages[1],
+        )  # fmt: skip
+    if model:
+        student = load_student(model)
+        translators[tr(en="student", zh="学生")] = (
+            HuggingFaceTranslator(student.model, student.tokenizer, source_lang=student.info.get("source_lang", "")),
+            student.info.get("target_lang", ""),
+        )
+    failed = False
+    for line in _lines(console, texts):
+        for name, (translator, target_lang) in translators.items():
+            (translation,) = translator.translate([line], beam_size=beam)
+            reason = check_translation(
+                line, translation.text, target_lang=target_lang, hit_length_cap=translation.hit_length_cap
+            ) if line.strip() else None  # fmt: skip
+            shown = escape(translation.text) if reason is None else f"{escape(failure_marker())} ({reason})"
+            failed |= reason is not None
+            console.print(f"[bold]{name}[/] {shown}" if len(translators) > 1 else shown, highlight=False)
+    return int(failed)
+
+
+def _lines(console: Console, texts: Sequence[str]) -> Iterator[str]:
+    if texts:
+        yield from texts
+        return
+    if sys.stdin.isatty():
+        console.print(tr(en="Type a sentence; empty line or Ctrl-D to leave.", zh="请输入句子；空行或 Ctrl-D 退出。"))
+        while line := sys.stdin.readline().strip():
+            yield line
+        return
+    for line in sys.stdin:
+        yield line.rstrip("\n")

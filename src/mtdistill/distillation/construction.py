@@ -1,0 +1,72 @@
+"""A student out of teacher, settings and data, checked before it is trained.
+
+Imported by the pipeline and the forecast; imports student, data.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from mtdistill.config import RunConfig
+from mtdistill.data.batches import Collator
+from mtdistill.data.prepared import PreparedData
+from mtdistill.student.blueprint import Blueprint
+from mtdistill.student.checks import StartCheck, check_student_start
+from mtdistill.student.moments import Batch, measure_moments
+from mtdistill.student.slicing import StudentBuild, build_student, shape_of
+from mtdistill.teacher.loading import Teacher
+
+# The moments settle long before this; more sentences change the kept energy in the fourth digit.
+MOMENT_SENTENCES = 2000
+START_SENTENCES = 100
+_BATCH = 50
+
+
+@dataclass(frozen=True)
+class StartedStudent:
+    """A student before its first update, and how close it is to the teacher (None for random weights)."""
+
+    build: StudentBuild
+    start: StartCheck | None
+
+
+def plan_student(config: RunConfig, teacher: Teacher) -> Blueprint:
+    """The blueprint that the settings ask for."""
+    shape, student = shape_of(teacher.model), config.student
+    return Blueprint.plan(
+        shape,
+        width=student.resolve_width(shape.width),
+        encoder_layers=student.encoder_layers,
+        decoder_layers=student.decoder_layers,
+        kept_encoder_layers=student.kept_encoder_layers,
+        kept_decoder_layers=student.kept_decoder_layers,
+        heads=student.heads,
+        feed_forward_width=student.d_ff,
+    )
+
+
+def start_student(config: RunConfig, teacher: Teacher, data: PreparedData) -> StartedStudent:
+    """Build the student and check that it starts closer to the teacher than noise does.
+
+    Raises:
+        StudentError: the shape does not fit the teacher, or the start check failed.
+    """
+    blueprint, name, seed = plan_student(config, teacher), config.student.initialisation, config.training.seed
+    limit = max(config.training.max_sequence_length, 32)
+    if name == "random":
+        return StartedStudent(build_student(teacher.model, blueprint, None, name, seed), None)
+    moments = measure_moments(teacher.model, first_batches(data, "train", MOMENT_SENTENCES, limit))
+    build = build_student(teacher.model, blueprint, moments, name, seed)
+    noise = build_student(teacher.model, blueprint, None, "random", seed)
+    batches = first_batches(data, "validation", START_SENTENCES, limit)
+    return StartedStudent(build, check_student_start(build.model, teacher.model, batches, noise.model))
+
+
+def first_batches(data: PreparedData, split: str, sentences: int, max_tokens: int) -> list[Batch]:
+    """The first sentences of a split as padded tensors."""
+    rows = data.split(split)
+    rows = rows.select(range(min(sentences, len(rows))))
+    collate = Collator(max_tokens)
+    with torch.no_grad():
+        batches = [collate(rows.select(range(i, min(i + _BATCH, len(rows)))).to_list()) for i in range(0, len(rows), _BATCH)]
+    return [(batch["input_ids"], batch["attention_mask"], batch["labels"]) for batch in batches]

@@ -1,0 +1,124 @@
+"""The folder of a run: what is where, what is written first, and what happens to an older run of the same name.
+
+Imported by the pipeline; imports config, files.
+"""
+
+import json
+import os
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from mtdistill.config import RunConfig, dump_toml, read_toml
+from mtdistill.errors import ConfigError
+from mtdistill.evaluation.speed import cpu_name
+from mtdistill.files import write_atomically
+from mtdistill.messages import tr
+from mtdistill.training.callbacks import latest_checkpoint
+
+_PACKAGES = ("mtdistill", "torch", "transformers", "tokenizers", "ctranslate2", "datasets", "sacrebleu", "numpy")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Holds the students and what is needed to resume."""
+        return self.path / "checkpoints"
+
+    @property
+    def best_bundle(self) -> Path:
+        """The best student as one file."""
+        return self.checkpoints / "student_best.pt"
+
+    @property
+    def best_folder(self) -> Path:
+        """The best student as a Hugging Face folder."""
+        return self.checkpoints / "student_best"
+
+    @property
+    def report(self) -> Path:
+        """The report card."""
+        return self.path / "report.json"
+
+
+def run_folder(config: RunConfig) -> RunFolder:
+    """Where a run with these settings lives."""
+    return RunFolder(Path(config.output) / f"distillation-{config.preset}")
+
+
+def start_run(config: RunConfig) -> tuple[RunFolder, Path | None]:
+    """A fresh run folder; an older run of this name is kept under a name with its time.
+
+    Returns:
+        The folder, and where the older run went.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    run = run_folder(config)
+    older: Path | None = None
+    try:
+        if run.path.exists():
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(run.path.stat().st_mtime))
+            older = run.path.with_name(f"{run.path.name}-{stamp}")
+            run.path.rename(older)
+        run.path.mkdir(parents=True)
+        write_atomically(run.path / "config.toml", dump_toml(config))
+        write_atomically(run.path / "environment.json", json.dumps(environment(), ensure_ascii=False, indent=2))
+    except OSError as error:
+        raise ConfigError(tr(
+            en=f"the run folder cannot be written: got {run.path} ({error.strerror}). Choose another --output.",
+            zh=f"无法写入训练文件夹：{run.path}（{error.strerror}）。请换一个 --output。",
+        )) from error
+    return run, older
+
+
+def resume_run(config: RunConfig) -> tuple[RunFolder, RunConfig]:
+    """The folder and the settings of an interrupted run.
+
+    Raises:
+        ConfigError: there is nothing to resume, or the settings asked for are not those of the run.
+    """
+    run = run_folder(config)
+    if not (run.path / "config.toml").is_file():
+        raise ConfigError(tr(
+            en=f"there is no run to resume: got {run.path}. Start one without --resume.",
+            zh=f"没有可以继续的训练：{run.path}。请去掉 --resume 重新开始。",
+        ))
+    stored = read_toml(run.path / "config.toml")
+    if stored != config:
+        ours, theirs = config.model_dump(), stored.model_dump()
+        changed = [f"{a}.{b}" for a in ours if isinstance(ours[a], dict) for b in ours[a] if ours[a][b] != theirs[a][b]]
+        raise ConfigError(tr(
+            en=f"a run is resumed with the settings it was started with; different now: {', '.join(changed)}. "
+            "Use the same --set options, or start anew without --resume.",
+            zh=f"继续训练时必须使用开始时的设置；现在不同的有：{', '.join(changed)}。"
+            "请使用相同的 --set 选项，或去掉 --resume 重新开始。",
+        ))
+    return run, stored
+
+
+def is_unfinished(run: RunFolder) -> bool:
+    """A run that has a checkpoint to go on from and no report yet."""
+    return latest_checkpoint(run.checkpoints) is not None and not run.report.is_file()
+
+
+def environment() -> dict[str, object]:
+    """Versions and machine that results were made with."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }

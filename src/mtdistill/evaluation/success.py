@@ -1,0 +1,79 @@
+"""The success rate: how many translations are fit to be shown, judged by the output checks and against the teacher."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mtdistill.decoding import Translation
+from mtdistill.evaluation.quality import sentence_chrf
+from mtdistill.output_checks import CHECKS, check_translations
+
+FAR_BELOW_TEACHER = "far_below_teacher"  # sentence chrF2 under half of the teacher's
+MIN_TEACHER_SHARE = 0.5
+FAILURES = (*CHECKS, FAR_BELOW_TEACHER)
+_EXAMPLES_PER_CHECK = 3
+
+
+@dataclass(frozen=True)
+class FailedExample:
+    """A source whose translation failed."""
+
+    source: str
+    hypothesis: str
+
+
+@dataclass(frozen=True)
+class Success:
+    """How many translations pass.
+
+    Attributes:
+        rate: share in [0, 1] that passes every output check and is not far below the teacher.
+        teacher_rate: share of the teacher's translations that pass every output check: the ceiling.
+        failures: how many sentences failed, by the first check they fail, in the order of the checks.
+        examples: up to three of them for each check.
+    """
+
+    rate: float
+    teacher_rate: float
+    failures: Mapping[str, int]
+    examples: Mapping[str, tuple[FailedExample, ...]]
+
+
+def success_rate(
+    sources: Sequence[str],
+    student_translations: Sequence[Translation],
+    teacher_translations: Sequence[Translation],
+    references: Sequence[Sequence[str]],
+    target_lang: str,
+) -> Success:
+    """Judge a student's translations of a test set.
+
+    Args:
+        sources: 1 or more distinct sentences.
+        student_translations: one for each source.
+        teacher_translations: likewise.
+        references: every reference of each source.
+        target_lang: language the translations should be in.
+    """
+    failed: dict[str, list[FailedExample]] = {}
+    checks = check_translations(sources, student_translations, target_lang=target_lang)
+    for source, check, student, teacher, refs in zip(
+        sources, checks, student_translations, teacher_translations, references, strict=True
+    ):
+        name = check or _far_below(student.text, teacher.text, refs)
+        if name is not None:
+            failed.setdefault(name, []).append(FailedExample(source, student.text))
+    found = [name for name in FAILURES if name in failed]
+    teacher_checks = check_translations(sources, teacher_translations, target_lang=target_lang)
+    return Success(
+        rate=1 - sum(map(len, failed.values())) / len(sources),
+        teacher_rate=teacher_checks.count(None) / len(sources),
+        failures={name: len(failed[name]) for name in found},
+        examples={name: tuple(failed[name][:_EXAMPLES_PER_CHECK]) for name in found},
+    )
+
+
+def _far_below(student: str, teacher: str, references: Sequence[str]) -> str | None:
+    if student == teacher:
+        return None
+    enough = MIN_TEACHER_SHARE * sentence_chrf(teacher, references)
+    return None if sentence_chrf(student, references) >= enough else FAR_BELOW_TEACHER

@@ -1,0 +1,139 @@
+"""`student_best.pt`: a student in one self-contained file, and every other form a student is loaded from.
+
+The file holds plain values and tensors only and is read with ``weights_only=True``: a file from elsewhere never
+executes code. Imported by the pipeline and the command line; imports modeling, data.tokenizer.
+"""
+
+import io
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+from mtdistill.data.tokenizer import load_tokenizer
+from mtdistill.errors import CheckpointError, MtdistillError
+from mtdistill.files import replacing_folder, write_atomically
+from mtdistill.messages import tr
+from mtdistill.modeling import load_model
+
+FORMAT = "mtdistill student"
+FORMAT_VERSION = 1
+INFO_FILE = "mtdistill.json"
+_MAX_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student with its tokenizer and what is known about it.
+
+    Attributes:
+        model: float32, in evaluation mode.
+        tokenizer: the teacher's.
+        info: languages, teacher, resolved configuration, blueprint and validation scores; plain JSON values.
+    """
+
+    model: T5ForConditionalGeneration
+    tokenizer: PreTrainedTokenizerFast
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_folder(student: Student, folder: Path) -> None:
+    """Write a student as a Hugging Face folder, which takes the place of an older one at once."""
+    with replacing_folder(folder) as fresh:
+        student.model.save_pretrained(str(fresh))
+        student.tokenizer.save_pretrained(str(fresh))
+        write_atomically(fresh / INFO_FILE, json.dumps(student.info, ensure_ascii=False, indent=2))
+
+
+def save_bundle(student: Student, path: Path) -> None:
+    """Write a student as one self-contained file."""
+    with tempfile.TemporaryDirectory() as scratch:
+        student.tokenizer.save_pretrained(scratch)
+        tokenizer_files = {file.name: file.read_text(encoding="utf-8") for file in Path(scratch).iterdir()}
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model_config": student.model.config.to_json_string(use_diff=False),
+        "weights": dict(student.model.state_dict()),
+        "tokenizer": tokenizer_files,
+        "info": json.dumps(student.info, ensure_ascii=False),
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_student(path: Path) -> Student:
+    """Load a student from `student_best.pt`, a Hugging Face folder, or a run folder.
+
+    Raises:
+        CheckpointError: nothing there, damaged, another kind of file, or written by a newer version.
+    """
+    if path.is_dir():
+        best = path / "checkpoints" / "student_best.pt"
+        return load_student(best) if best.is_file() else _from_folder(path)
+    if not path.is_file():
+        raise CheckpointError(
+            tr(
+                en=f"there is no student: got {path}, accepted student_best.pt, a Hugging Face folder or a run folder. "
+                "Check the path, or distil a student: mtdistill distill quick",
+                zh=f"找不到学生模型：{path}。可以是 student_best.pt、Hugging Face 文件夹或训练文件夹。"
+                "请检查路径，或先蒸馏一个：mtdistill distill quick",
+            )
+        )
+    try:
+        return _from_bundle(path)
+    except MtdistillError:
+        raise
+    except Exception as error:  # torch, zip and pickle raise their own for every kind of damage
+        raise CheckpointError(_not_a_student(path, f"{type(error).__name__}: {error}")) from error
+
+
+def _from_folder(folder: Path) -> Student:
+    info_file = folder / INFO_FILE
+    try:
+        info = json.loads(info_file.read_text(encoding="utf-8")) if info_file.is_file() else {}
+    except ValueError as error:
+        raise CheckpointError(_not_a_student(folder, f"{INFO_FILE}: {error}")) from error
+    return Student(load_model(folder), load_tokenizer(folder), info)
+
+
+def _from_bundle(path: Path) -> Student:
+    if path.stat().st_size > _MAX_BYTES:
+        raise CheckpointError(_not_a_student(path, f"{path.stat().st_size} bytes"))
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(_not_a_student(path, "format"))
+    if content["format_version"] != FORMAT_VERSION:
+        raise CheckpointError(
+            tr(
+                en=f"this file was written by another version: got format {content['format_version']}, accepted "
+                f"{FORMAT_VERSION}. Update mtdistill.",
+                zh=f"该文件由其他版本写出：格式为 {content['format_version']}，本版本支持 {FORMAT_VERSION}。请更新 mtdistill。",
+            )
+        )
+    # On the meta device nothing is allocated, however large the sizes that a hostile configuration claims.
+    with torch.device("meta"):
+        model = T5ForConditionalGeneration(T5Config.from_dict(json.loads(content["model_config"])))
+    model.load_state_dict(content["weights"], strict=True, assign=True)
+    for tied in (model.encoder.embed_tokens, model.decoder.embed_tokens, model.lm_head):
+        if tied.weight.data_ptr() == model.shared.weight.data_ptr():
+            tied.weight = model.shared.weight
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, text in content["tokenizer"].items():
+            (Path(scratch) / Path(name).name).write_text(text, encoding="utf-8")
+        tokenizer = load_tokenizer(Path(scratch))
+    return Student(model.eval(), tokenizer, json.loads(content["info"]))
+
+
+def _not_a_student(path: Path, detail: str) -> str:
+    return tr(
+        en=f"the student could not be read: got {path} ({detail}), accepted a file that mtdistill wrote. "
+        "Copy it again, or use the folder student_best beside it.",
+        zh=f"无法读取学生模型：{path}（{detail}），需要由 mtdistill 写出的文件。请重新复制，或使用旁边的 student_best 文件夹。",
+    )

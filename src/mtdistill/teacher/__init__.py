@@ -1,0 +1,1 @@
+"""A teacher: trained here or brought along, loaded with its languages, and a source of targets."""

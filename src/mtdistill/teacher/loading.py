@@ -1,0 +1,91 @@
+"""Loading a teacher: the one that comes with the package, or any T5-architecture Hugging Face folder.
+
+Imported by the pipeline and the command line; imports modeling, data.tokenizer.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
+
+from mtdistill.data.tokenizer import load_tokenizer
+from mtdistill.errors import TeacherError
+from mtdistill.messages import tr
+from mtdistill.modeling import load_model
+from mtdistill.teacher.training import RECORD_FILE
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model with its tokenizer; the languages are None where its folder does not tell."""
+
+    model: T5ForConditionalGeneration
+    tokenizer: PreTrainedTokenizerFast
+    folder: Path
+    source_lang: str | None
+    target_lang: str | None
+
+
+def reference_folder() -> Path:
+    """The shipped zh-en teacher."""
+    return Path(str(files("mtdistill.teacher") / "reference_zh_en"))
+
+
+def load_teacher(path: str) -> Teacher:
+    """Load a teacher and check that model and tokenizer belong together.
+
+    Args:
+        path: a Hugging Face folder, or "reference".
+
+    Raises:
+        CheckpointError: the folder cannot be read or holds another architecture.
+        DataError: it holds no tokenizer.
+        TeacherError: tokenizer and model do not fit each other.
+    """
+    folder = reference_folder() if path == REFERENCE else Path(path)
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    problems = _mismatches(model, tokenizer)
+    if problems:
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        raise TeacherError(tr(
+            en=f"model and tokenizer do not fit each other: got {folder}{listed}\nUse the tokenizer the model was "
+            "trained with.",
+            zh=f"模型与分词器不匹配：{folder}{listed}\n请使用训练该模型时所用的分词器。",
+        ))
+    source_lang, target_lang = _languages(folder)
+    return Teacher(model, tokenizer, folder, source_lang, target_lang)
+
+
+def _mismatches(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    config = model.config
+    problems = []
+    if len(tokenizer) > config.vocab_size:
+        problems.append(tr(
+            en=f"vocabulary: got {len(tokenizer)} pieces, accepted at most {config.vocab_size}, the rows of the model",
+            zh=f"词表：分词器有 {len(tokenizer)} 个词元，模型最多 {config.vocab_size} 个",
+        ))
+    for name in ("pad_token_id", "eos_token_id"):
+        if getattr(tokenizer, name) != getattr(config, name):
+            problems.append(tr(
+                en=f"{name}: got {getattr(tokenizer, name)} in the tokenizer, accepted {getattr(config, name)}, the "
+                "model's",
+                zh=f"{name}：分词器为 {getattr(tokenizer, name)}，模型为 {getattr(config, name)}",
+            ))
+    if getattr(config, "decoder_start_token_id", None) is None:
+        problems.append(tr(
+            en="decoder_start_token_id: missing in config.json; for a T5 it is the pad id",
+            zh="decoder_start_token_id：config.json 中缺少；T5 通常为 pad 的编号",
+        ))
+    return problems
+
+
+def _languages(folder: Path) -> tuple[str | None, str | None]:
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None, None
+    return record.get("source_lang"), record.get("target_lang")
