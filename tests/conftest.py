@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SUBJECTS = {"他": "he", "她": "she", "汤姆": "Tom", "老师": "the teacher", "我妈妈": "my mother"}
 VERBS = {"喜欢": "likes", "看见": "sees", "需要": "needs", "买了": "bought", "忘了": "forgot"}
 OBJECTS = dict(zip("猫狗书水花门茶鱼", ["cat", "dog", "book", "water", "flower", "door", "tea", "fish"], strict=True))
-UPDATES, BATCH_SIZE, LEARNING_RATE = 180, 32, 1.5e-2  # everything is learnt with these, whatever the seed
+UPDATES, BATCH_SIZE, LEARNING_RATE = 180, 32, 3e-2  # learns everything, tried with four seeds
 
 
 def pytest_configure() -> None:
@@ -73,7 +73,7 @@ def trained_tiny_teacher(
         model = T5ForConditionalGeneration(config)
         # The final gain stays as it is, like that of our real teachers.
         trained = [p for name, p in model.named_parameters() if name != "decoder.final_layer_norm.weight"]
-        optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE)
+        optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, betas=(0.8, 0.95), weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, UPDATES)
         for update in range(UPDATES):
             pairs = random.Random(update).sample(tiny_corpus, BATCH_SIZE)

@@ -3,9 +3,11 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
+from transformers.utils.logging import is_progress_bar_enabled
 
 from mtdistill.decoding import CTranslate2Translator, HuggingFaceTranslator, Translation, Translator
 from mtdistill.errors import CheckpointError
@@ -15,8 +17,9 @@ EngineName = str
 
 # Nothing the tiny teacher has seen: it stutters, stops early or runs into the cap.
 ODD_SOURCES = [
-    "hello", "1", "???", "猫猫猫猫猫猫", "他他狗", "书 书 书 门", "Tom likes", "需要需要需要", "𠮷野家", "\u200b猫", "a" * 30,
-    "我妈妈我妈妈我妈妈", "。", "鱼。鱼。鱼", "<pad> </s>", "Ünïcödé", "茶\n水", "0.5 %", "他 喜欢", "老师老师看见看见",
+    "hello", "1", "???", "猫猫猫猫猫猫", "他他狗", "书 书 书 门", "Tom likes", "需要需要需要", "𠮷野家", "\u200b猫",
+    "a" * 30, "我妈妈我妈妈我妈妈", "。", "鱼。鱼。鱼", "<pad> </s>", "Ünïcödé", "茶\n水", "0.5 %", "他 喜欢",
+    "老师老师看见看见",
 ]  # fmt: skip
 
 
@@ -46,7 +49,8 @@ def built(engine: EngineName, teacher: Any, **options: Any) -> Translator:
     return CTranslate2Translator.from_model(model, tokenizer, source_lang="zh", **options)
 
 
-both_engines = pytest.mark.parametrize("engine", ["PyTorch", "CTranslate2"])
+ENGINES = ("PyTorch", "CTranslate2")
+both_engines = pytest.mark.parametrize("engine", ENGINES)
 
 
 @both_engines
@@ -73,7 +77,7 @@ def test_the_engines_agree(tiny_teacher: Any, tiny_corpus: Corpus) -> None:
     sources = [source for source, _ in tiny_corpus[:60]] + ODD_SOURCES
     outputs = {
         (engine, beam_size): built(engine, tiny_teacher).translate(sources, beam_size=beam_size)
-        for engine in ("PyTorch", "CTranslate2")
+        for engine in ENGINES
         for beam_size in (1, 4)
     }
     texts = [translation.text for translation in outputs["PyTorch", 1]]
@@ -85,7 +89,7 @@ def test_the_engines_agree(tiny_teacher: Any, tiny_corpus: Corpus) -> None:
 
 
 def test_the_beam_size_reaches_the_engines(tiny_teacher: Any) -> None:
-    for engine in ("PyTorch", "CTranslate2"):
+    for engine in ENGINES:
         translator = built(engine, tiny_teacher)
         assert translator.translate(ODD_SOURCES, beam_size=1) != translator.translate(ODD_SOURCES, beam_size=4), engine
 
@@ -183,11 +187,13 @@ class TestLengthCap:
     def test_stops_the_engines(self, engine: EngineName, tiny_teacher: Any, tiny_corpus: Corpus) -> None:
         source, target = tiny_corpus[0]
         tokens = len(tiny_teacher[1](target)["input_ids"])
-        for limit, hit in ((tokens, False), (tokens - 1, True)):
-            [translation] = built(engine, tiny_teacher, max_new_tokens=limit).translate([source])
-            assert translation.hit_length_cap is hit
-            assert target.startswith(translation.text)
-            assert (translation.text == target[:-1]) is hit
+        # The last token is the end mark, the one before it the full stop.
+        for limit, expected in (
+            (tokens, Translation(target)),
+            (tokens - 1, Translation(target, hit_length_cap=True)),
+            (tokens - 2, Translation(target[:-1], hit_length_cap=True)),
+        ):
+            assert built(engine, tiny_teacher, max_new_tokens=limit).translate([source]) == [expected]
 
 
 class TestPyTorchModel:
@@ -232,6 +238,7 @@ class TestPyTorchModel:
             assert built("PyTorch", tiny_teacher).translate(sources, beam_size=beam_size) == translations
 
     def test_no_call_warns(self, tiny_teacher: Any, caplog: pytest.LogCaptureFixture) -> None:
+        tiny_teacher[0].generation_config.max_length = 20  # as the folders of older models say
         logger = logging.getLogger("transformers")
         logger.addHandler(caplog.handler)
         try:
@@ -258,6 +265,27 @@ class TestConversion:
         assert list(scratch.iterdir()) == []
         assert translator.translate([tiny_corpus[0][0]]) == [Translation(tiny_corpus[0][1])]
 
+    def test_shows_no_progress_bars_and_leaves_them_on(
+        self, tiny_teacher: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        for part in tiny_teacher:
+            part.save_pretrained(tmp_path)
+        capfd.readouterr()
+        assert is_progress_bar_enabled()
+        CTranslate2Translator.from_folder(tmp_path, source_lang="zh")
+        built("CTranslate2", tiny_teacher)
+        assert capfd.readouterr() == ("", "")
+        assert is_progress_bar_enabled()
+
+    def test_what_ctranslate2_is_asked_for(self, tiny_teacher: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine_model = Mock()
+        engine_model.translate_batch.return_value = [Mock(hypotheses=[[]])]
+        opened = Mock(return_value=engine_model)
+        monkeypatch.setattr("ctranslate2.Translator", opened)
+        built("CTranslate2", tiny_teacher, threads=3, max_new_tokens=1000).translate(["q" * 500])
+        assert (opened.call_args.kwargs["intra_threads"], opened.call_args.kwargs["inter_threads"]) == (3, 1)
+        assert engine_model.translate_batch.call_args.kwargs["max_decoding_length"] == 1000  # 256 by default
+
     def test_a_model_in_memory_stays_as_it_is(self, tiny_teacher: Any) -> None:
         model, _ = tiny_teacher
         model.train()
@@ -268,15 +296,11 @@ class TestConversion:
 
     def test_a_long_source_is_read_to_its_end(self, tiny_teacher: Any) -> None:
         # CTranslate2 by itself drops what follows the first 1024 tokens.
-        source = "他看见猫。" * 300 + "我妈妈买了鱼。" * 60
-        translations = [
-            built(engine, tiny_teacher).translate([source, source[:1500]]) for engine in ("PyTorch", "CTranslate2")
-        ]
-        assert translations[0] == translations[1]
-        assert translations[0][0] != translations[0][1]
+        source = "q" * 1100 + "老师" * 500
+        texts = {engine: built(engine, tiny_teacher).translate([source, source[:1024]]) for engine in ENGINES}
+        assert texts["PyTorch"] == texts["CTranslate2"]
+        assert texts["PyTorch"][0] != texts["PyTorch"][1]
 
     def test_a_folder_without_a_model_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            CheckpointError, match=r"could not be converted to CTranslate2: got .*accepted a Hugging Face"
-        ):
+        with pytest.raises(CheckpointError, match=r"to CTranslate2: got .*ValueError: .*accepted a Hugging Face"):
             CTranslate2Translator.from_folder(tmp_path, source_lang="zh")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mtdistill.config import apply_overrides as apply_overrides
     from mtdistill.decoding import CTranslate2Translator as CTranslate2Translator
     from mtdistill.decoding import HuggingFaceTranslator as HuggingFaceTranslator
+    from mtdistill.distillation.measuring import measure_student as measure_student
     from mtdistill.distillation.pipeline import distill as distill
-    from mtdistill.distillation.testing import test_student as test_student
     from mtdistill.errors import MtdistillError as MtdistillError
     from mtdistill.presets import load_preset as load_preset
     from mtdistill.presets import load_presets as load_presets
@@ -37,10 +37,10 @@ _HOMES = {
     "load_presets": "presets",
     "load_student": "student.bundle",
     "load_teacher": "teacher.loading",
-    "test_student": "distillation.testing",
+    "measure_student": "distillation.measuring",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605 -- the names and their homes stand in one place
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from transformers import AutoTokenizer
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from mtdistill.errors import CheckpointError
 from mtdistill.messages import tr
@@ -77,7 +79,9 @@ class Translator(ABC):
             beam_size: hypotheses kept in the search; 1 is greedy.
             batch_size: sentences that go through the engine at once; lines of similar length go together.
         """
-        texts = [normalise(_encodable(source), self.source_lang) for source in sources]
+        # Lone surrogates, which come from command lines that are not UTF-8, become "?".
+        encodable = [source.encode("utf-8", "replace").decode("utf-8") for source in sources]
+        texts = [normalise(source, self.source_lang) for source in encodable]
         wanted = [index for index, text in enumerate(texts) if text]
         translations = [Translation("")] * len(texts)
         if not wanted:
@@ -163,16 +167,8 @@ class CTranslate2Translator(Translator):
 
     engine = "CTranslate2"
 
-    def __init__(
-        self,
-        engine_model: ctranslate2.Translator,
-        tokenizer: PreTrainedTokenizerFast,
-        *,
-        source_lang: str,
-        precision: ComputeType,
-        threads: int,
-        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
-    ) -> None:
+    def __init__(self, engine_model: ctranslate2.Translator, tokenizer: PreTrainedTokenizerFast, *, source_lang: str,
+                 precision: str, threads: int, max_new_tokens: int) -> None:  # fmt: skip
         super().__init__(tokenizer, source_lang, max_new_tokens)
         self._engine_model, self._threads = engine_model, threads
         self.precision = precision
@@ -201,7 +197,7 @@ class CTranslate2Translator(Translator):
         """
         import ctranslate2
 
-        with tempfile.TemporaryDirectory() as scratch:
+        with _no_progress_bars(), tempfile.TemporaryDirectory() as scratch:
             converted = Path(scratch) / "ctranslate2"
             try:
                 tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -211,7 +207,7 @@ class CTranslate2Translator(Translator):
                     str(converted), device="cpu", compute_type=compute_type, intra_threads=threads, inter_threads=1
                 )
             except Exception as error:  # transformers and CTranslate2 raise many kinds, RuntimeError and KeyError too
-                detail = f"{type(error).__name__}: {error}"
+                detail = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"
                 raise CheckpointError(
                     tr(
                         en=f"the model could not be converted to CTranslate2: got {folder} ({detail}), accepted a "
@@ -242,7 +238,7 @@ class CTranslate2Translator(Translator):
         max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
     ) -> Self:
         """Like `from_folder`, for a model in memory, which is left as it is."""
-        with tempfile.TemporaryDirectory() as folder:
+        with _no_progress_bars(), tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             return cls.from_folder(
@@ -287,6 +283,13 @@ def _through_end(ids: list[int], end_id: int) -> list[int]:
     return ids[: ids.index(end_id) + 1] if end_id in ids else ids
 
 
-def _encodable(text: str) -> str:
-    """Lone surrogates, which come from command lines that are not UTF-8, as "?"."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Without the bars transformers shows for reading and writing; half a second of work needs none."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()

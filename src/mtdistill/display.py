@@ -27,8 +27,15 @@ class Display:
         self.console = console or Console(quiet=True)
 
     def say(self, message: RenderableType) -> None:
-        """One message, above a bar if there is one."""
-        self.console.print(message, highlight=False)
+        """One message, above a bar if there is one.
+
+        A string is shown as it is: it may hold a path or a translation, and brackets in those are no markup. For
+        colours give a `rich.text.Text`.
+        """
+        if isinstance(message, str):
+            self.console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        else:
+            self.console.print(message, highlight=False)
 
     @contextmanager
     def bar(self, label: str, total: int, done: int = 0) -> Iterator["Bar"]:
@@ -39,17 +46,20 @@ class Display:
             total: units of work in all.
             done: units that an earlier, interrupted run has done.
         """
+        if self.console.quiet:  # a live bar would also swallow what others write to the terminal
+            yield Bar()
+            return
         if not self.console.is_terminal:
             yield _PlainBar(self, label, total, done)
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn(tr(en="left", zh="剩余")),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=self.console, expand=True) as progress:
             yield _LiveBar(progress, label, total, done)
@@ -59,16 +69,17 @@ class Bar:
     """A bar that shows nothing."""
 
     def advance_to(self, done: int, note: str = "") -> None:
-        """Show that ``done`` units are done, with a short note such as the loss."""
+        """Show that ``done`` units are done, with a short note such as the loss; without one the last stays."""
 
 
 class _LiveBar(Bar):
     def __init__(self, progress: Progress, label: str, total: int, done: int) -> None:
-        self._progress = progress
+        self._progress, self._note = progress, ""
         self._task = progress.add_task(label, total=total, completed=done, note="")
 
     def advance_to(self, done: int, note: str = "") -> None:
-        self._progress.update(self._task, completed=done, **({"note": note} if note else {}))
+        self._note = note or self._note
+        self._progress.update(self._task, completed=done, note=self._note)
 
 
 class _PlainBar(Bar):
@@ -83,9 +94,9 @@ class _PlainBar(Bar):
         if now - self._shown < PLAIN_LINE_SECONDS and done < self._total:
             return
         self._shown = now
-        left = (now - self._started) / max(1, done - self._start) * (self._total - done)
-        remaining = tr(en=f"{duration(left)} left", zh=f"剩余 {duration(left)}")
-        self._display.say(f"{self._label} {done}/{self._total} · {remaining} · {self._note}")
+        left = duration((now - self._started) / max(1, done - self._start) * (self._total - done))
+        parts = (f"{self._label} {done}/{self._total}", tr(en=f"{left} left", zh=f"剩余 {left}"), self._note)
+        self._display.say(" · ".join(filter(None, parts)))
 
 
 def duration(seconds: float) -> str:

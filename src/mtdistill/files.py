@@ -14,47 +14,56 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file under its final name only once it is complete; text is UTF-8."""
+    """Write a file under its final name only once it is complete; text is UTF-8. Missing folders are made."""
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    fresh = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        fresh.chmod(0o644)  # mkstemp makes files that nobody else can read
+        fresh.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
         raise
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """A temporary sibling folder that takes the place of ``path`` when the block ends without an error."""
+    """A temporary sibling folder that takes the place of ``path`` when the block ends without an error.
+
+    What stood there before stays until then and is put back if the exchange fails. No system call exchanges two
+    folders everywhere, so a kill between its two renames leaves the old folder as ``.<name>.<random>.old``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    old = fresh.with_suffix(".old")
     try:
         yield fresh
-        fresh.chmod(0o755)
+        fresh.chmod(0o755)  # mkdtemp makes folders that nobody else can open
         for file in fresh.rglob("*"):
             if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
+                _flush(file)
         if path.exists():
-            old = fresh.with_suffix(".old")
             path.replace(old)
-            fresh.replace(path)
-            shutil.rmtree(old)
-        else:
-            fresh.replace(path)
+        fresh.replace(path)
     except BaseException:
+        if old.exists():
+            old.replace(path)
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb+") as stream:  # open for writing, without which Windows refuses to flush
+        os.fsync(stream.fileno())

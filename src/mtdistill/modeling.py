@@ -20,7 +20,19 @@ from mtdistill.messages import tr
 def t5_config(vocabulary_size: int, *, encoder_layers: int, decoder_layers: int, width: int = 256, heads: int = 8,
               head_width: int = 32, feed_forward_width: int = 1024, dropout: float = 0.1,
               max_tokens: int = 32) -> T5Config:  # fmt: skip
-    """Our T5: ReLU feed-forward, tied embeddings, relative positions resolved up to the training length."""
+    """Our T5: ReLU feed-forward, tied embeddings, relative positions resolved up to the training length.
+
+    Args:
+        vocabulary_size: pieces of the tokenizer.
+        encoder_layers: blocks of the encoder.
+        decoder_layers: blocks of the decoder.
+        width: of the residual stream.
+        heads: of every attention.
+        head_width: of one head; heads * head_width need not be the width.
+        feed_forward_width: inner width of the feed-forward layers.
+        dropout: rate in [0, 1).
+        max_tokens: longest sequence of the training.
+    """
     return T5Config(
         vocab_size=vocabulary_size,
         d_model=width,
@@ -31,7 +43,8 @@ def t5_config(vocabulary_size: int, *, encoder_layers: int, decoder_layers: int,
         num_decoder_layers=decoder_layers,
         dropout_rate=dropout,
         feed_forward_proj="relu",
-        relative_attention_max_distance=max_tokens,
+        # Not below the number of buckets: T5 spaces them by the logarithm of distance / 16, and 16 / 16 has none.
+        relative_attention_max_distance=max(max_tokens, 32),
         pad_token_id=0,
         eos_token_id=1,
         decoder_start_token_id=0,  # not a field of T5Config in transformers 5, yet generation needs it
@@ -42,29 +55,28 @@ def load_model(folder: Path) -> T5ForConditionalGeneration:
     """The T5 model of a Hugging Face folder, float32, in evaluation mode.
 
     Raises:
-        CheckpointError: the folder is missing, damaged, or holds another architecture.
+        CheckpointError: the folder is missing, damaged, incomplete, or holds another architecture.
     """
-    wanted = tr(en="a Hugging Face folder with a T5 model", zh="含有 T5 模型的 Hugging Face 文件夹")
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
         if config.model_type != "t5":
-            raise CheckpointError(tr(
-                en=f"this architecture is not supported: got {config.model_type!r} in {folder}, accepted 't5'. "
-                "Use a T5-architecture model, or train one with: mtdistill teacher train",
-                zh=f"不支持这种模型结构：{folder} 中是 {config.model_type!r}，只接受 't5'。"
-                "请使用 T5 结构的模型，或用 mtdistill teacher train 训练一个",
-            ))
-        model = T5ForConditionalGeneration.from_pretrained(
-            str(folder), config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            raise _other_architecture(folder, config.model_type)
+        model, info = T5ForConditionalGeneration.from_pretrained(
+            str(folder),
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except CheckpointError:
         raise
     except Exception as error:  # transformers, safetensors and json each raise their own for a damaged file
-        raise CheckpointError(tr(
-            en=f"the model could not be read: got {folder} ({type(error).__name__}: {error}), accepted {wanted}. "
-            "Check the path, or copy the folder again.",
-            zh=f"无法读取模型：得到 {folder}（{type(error).__name__}：{error}），需要{wanted}。请检查路径，或重新复制该文件夹。",
-        )) from error
+        raise _unreadable(folder, f"{type(error).__name__}: {error}") from error
+    if info["missing_keys"]:  # transformers only warns, and goes on with random weights
+        names = sorted(info["missing_keys"])
+        raise _unreadable(folder, tr(en=f"{len(names)} weights are missing, such as {names[0]}",
+                                     zh=f"缺少 {len(names)} 个权重，例如 {names[0]}"))  # fmt: skip
     return model.eval()
 
 
@@ -78,7 +90,7 @@ def use_fast_kernels(model: T5ForConditionalGeneration) -> T5ForConditionalGener
     for module in model.modules():
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout):
-                setattr(module, name, ByteDropout(child.p))
+                setattr(module, name, ByteDropout(child.p).train(child.training))
         if type(module) is T5LayerNorm:
             module.__class__ = _FusedNorm
         elif type(module) is T5DenseActDense:
@@ -118,12 +130,19 @@ class ByteDropout(nn.Module):
     """Dropout that compares one random byte per element: a single 64-bit draw serves eight elements.
 
     The rate is rounded to a multiple of 1/256, and survivors are scaled by the rounded rate, so the expectation is
-    exact.
+    exact (in bfloat16: up to the rounding of that factor).
+
+    Args:
+        rate: share of the elements that become 0, in [0, 1).
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        self.threshold = round(rate * 256)
+        self.threshold = min(round(rate * 256), 255)
+
+    def extra_repr(self) -> str:
+        """The rate as it is applied."""
+        return f"rate={self.threshold}/256"
 
     def forward(self, values: Tensor) -> Tensor:
         """Values of the same shape and type; unchanged outside training."""
@@ -134,7 +153,8 @@ class ByteDropout(nn.Module):
         kept = words.view(torch.uint8)[: values.numel()].view(values.shape) >= self.threshold
         # Through uint8, because the conversion of bool is not vectorised; as a factor, because masked_fill is not.
         factor = kept.view(torch.uint8).to(values.dtype).mul_(256 / (256 - self.threshold))
-        return values * factor
+        dropped: Tensor = values * factor
+        return dropped
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -142,8 +162,8 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_().div_(x.shape[-1])
-        inverse_rms = mean_square.add_(eps).rsqrt_()
+        norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse_rms = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, inverse_rms)
         return (x * inverse_rms).mul_(weight).to(dtype)
 
@@ -162,7 +182,9 @@ class _RmsNorm(torch.autograd.Function):
 
 class _FusedNorm(T5LayerNorm):  # type: ignore[misc]
     def forward(self, hidden_states: Tensor) -> Tensor:
-        return _RmsNorm.apply(hidden_states, self.weight, self.variance_epsilon, autocast_dtype(hidden_states))
+        dtype = autocast_dtype(hidden_states)
+        normed: Tensor = _RmsNorm.apply(hidden_states, self.weight, self.variance_epsilon, dtype)  # type: ignore[no-untyped-call]
+        return normed
 
 
 class _DenseActDense(T5DenseActDense):  # type: ignore[misc]
@@ -214,3 +236,25 @@ class _DroppableBlock(T5Block):  # type: ignore[misc]
             return hidden_states, position_bias, encoder_decoder_position_bias
         return super().forward(hidden_states, attention_mask, position_bias, encoder_hidden_states,
                                encoder_attention_mask, encoder_decoder_position_bias, **options)  # fmt: skip
+
+
+def _other_architecture(folder: Path, name: str) -> CheckpointError:
+    return CheckpointError(
+        tr(
+            en=f"this architecture is not supported: got {name!r} in {folder}, accepted 't5'. "
+            "Use a T5-architecture model, or train one with: mtdistill teacher train",
+            zh=f"不支持这种模型结构：{folder} 中是 {name!r}，只接受 't5'。"
+            "请使用 T5 结构的模型，或用 mtdistill teacher train 训练一个",
+        )
+    )
+
+
+def _unreadable(folder: Path, detail: str) -> CheckpointError:
+    return CheckpointError(
+        tr(
+            en=f"the model could not be read: got {folder} ({detail}), accepted a Hugging Face folder with a T5 model. "
+            "Check the path, or copy the folder again.",
+            zh=f"无法读取模型：得到 {folder}（{detail}），需要含有 T5 模型的 Hugging Face 文件夹。"
+            "请检查路径，或重新复制该文件夹。",
+        )
+    )

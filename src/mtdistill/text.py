@@ -6,6 +6,7 @@ Imported by data, decoding, evaluation; imports nothing of ours.
 
 import unicodedata
 from functools import cache
+from itertools import pairwise
 
 # Scripts as the first word(s) of Unicode character names. Languages that are not listed are not checked.
 _SCRIPTS: dict[str, tuple[str, ...]] = {
@@ -21,7 +22,35 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
     "he": ("HEBREW",),
     "hi": ("DEVANAGARI",),
     "th": ("THAI",),
-    **dict.fromkeys("en de fr es it pt nl sv da no fi pl cs sk ro hu tr vi id et lv lt ca is".split(), ("LATIN",)),
+    **dict.fromkeys(
+        [
+            "en",
+            "de",
+            "fr",
+            "es",
+            "it",
+            "pt",
+            "nl",
+            "sv",
+            "da",
+            "no",
+            "fi",
+            "pl",
+            "cs",
+            "sk",
+            "ro",
+            "hu",
+            "tr",
+            "vi",
+            "id",
+            "et",
+            "lv",
+            "lt",
+            "ca",
+            "is",
+        ],
+        ("LATIN",),
+    ),
 }
 
 
@@ -46,8 +75,10 @@ def match_key(text: str) -> str:
 
 
 def script_share(text: str, lang: str) -> float:
-    """Share in [0, 1] of the letters that belong to the language's script; 1.0 without letters or for unknown
-    languages."""
+    """Share in [0, 1] of the letters that belong to the language's script.
+
+    1.0 where there are no letters, and for languages whose script is not known here.
+    """
     expected = _SCRIPTS.get(base_language(lang))
     letters = [c for c in text if c.isalpha()]
     if expected is None or not letters:
@@ -59,7 +90,7 @@ def shows_encoding_damage(text: str) -> bool:
     """Replacement characters, control characters, or UTF-8 that was once read as Latin-1 (``Ã©``, ``â€™``)."""
     if "\ufffd" in text or any(unicodedata.category(c) in ("Cc", "Cs", "Co") for c in text):
         return True
-    return any(a in "ÃÂâä" and "\x80" <= b <= "\xbf" or a == "â" and b == "€" for a, b in zip(text, text[1:], strict=False))
+    return any((a in "ÃÂâä" and "\x80" <= b <= "\xbf") or (a == "â" and b == "€") for a, b in pairwise(text))
 
 
 @cache

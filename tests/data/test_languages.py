@@ -14,6 +14,7 @@ from mtdistill.data.languages import find_columns, find_languages
         (["zh-TW", "zh-CN", "en"], ("zh_cn", "en"), ("zh-CN", "en")),
         (["zh-TW", "zh-CN"], ("zh-CN", "zh-TW"), ("zh-CN", "zh-TW")),
         (["zh-TW"], ("zh-CN", "zh-TW"), None),
+        (["zh-TW", "zh-HK"], ("zh-CN", "zh-TW"), ("zh-HK", "zh-TW")),
         (["zh"], ("zh-CN", "zh-TW"), None),
         (["zh", "fr"], ("zh", "en"), None),
         ([], ("zh", "en"), None),

@@ -3,6 +3,7 @@ import gzip
 import lzma
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
-    ".xz": lzma.compress,
+    ".xz": partial(lzma.compress, preset=0),
     ".zst": zstandard.compress,
 }
 # Varied enough that no compressor packs it into one block.
@@ -56,15 +57,13 @@ def test_a_skippable_zstd_frame_is_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "garbled", "foreign"])
 def test_damaged_packing_is_an_error_and_not_a_shorter_text(tmp_path: Path, suffix: str, damage: str) -> None:
     packed = PACKERS[suffix](TEXT.encode())
-    middle = len(packed) // 2
     content = {
         "cut": packed[:-1000],
-        "garbled": packed[:middle] + b"\0" * 500 + packed[middle + 500 :],
+        "garbled": packed[:10] + b"\xff" * 500 + packed[510:],
         "foreign": b"a plain text\n",
     }[damage]
     message = error_of(written(tmp_path / f"text{suffix}", content))
-    assert f"text{suffix}" in message
-    assert "compressed data" in message or ("garbled" in damage and "UTF-8" in message)
+    assert f"text{suffix}: got damaged or incomplete compressed data" in message
 
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in PACKERS if suffix])
@@ -91,11 +90,12 @@ def test_the_longest_line_allowed_is_read(tmp_path: Path) -> None:
         (b"a\nb", ["a", "b"]),
         (b"a\r\nb\r\n", ["a", "b"]),
         (b"a\n\nb\n", ["a", "", "b"]),
+        (b" a\t \r\n b", [" a\t ", " b"]),
         (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "b"]),
         ("a\u2028b\x85c\x0bd\x0ce\x1cf\rg\n".encode(), ["a\u2028b\x85c\x0bd\x0ce\x1cf\rg"]),
         (b"", []),
     ],
-    ids=["no last line end", "CRLF", "empty line", "byte order marks", "no line end but LF", "empty"],
+    ids=["no last line end", "CRLF", "empty line", "spaces", "byte order marks", "no line end but LF", "empty"],
 )
 def test_what_a_line_is(tmp_path: Path, content: bytes, expected: list[str]) -> None:
     assert list(read_lines(written(tmp_path / "text", content))) == expected
@@ -107,15 +107,16 @@ def test_what_a_line_is(tmp_path: Path, content: bytes, expected: list[str]) -> 
         ("a.tsv", "ok\n你好\n".encode("gb18030"), 2, "iconv -f GB18030 -t UTF-8 a.tsv > new.tsv"),
         ("my a.tsv", "你好\n".encode("gbk"), 1, "iconv -f GB18030 -t UTF-8 'my a.tsv' > new.tsv"),
         ("a.tsv", "hi\n".encode("utf-16"), 1, "iconv -f UTF-16 -t UTF-8 a.tsv > new.tsv"),
-        ("a.tsv", "你好\n".encode("utf-16-le"), 1, "iconv -f"),
+        # U+4F60 U+597D are four ASCII letters when read as bytes; the line end has the first zero.
+        ("a.tsv", "你好\n".encode("utf-16-le"), 2, "iconv -f UTF-16 -t UTF-8 a.tsv > new.tsv"),
         ("a.tsv", "ok\n".encode("utf-16-be"), 1, "iconv -f UTF-16 -t UTF-8 a.tsv > new.tsv"),
         ("a.tsv", "你好吗\n".encode("utf-16"), 1, "iconv -f UTF-16 -t UTF-8 a.tsv > new.tsv"),
         ("a.tsv", "café\n".encode("latin-1"), 1, "iconv -f WINDOWS-1252 -t UTF-8 a.tsv > new.tsv"),
         ("a.tsv", "é\n".encode() + b"\xff\n", 2, "iconv -c -f UTF-8 -t UTF-8 a.tsv > new.tsv"),
         ("a.tsv", b"\x89PNG\r\n\x1a\n\0\0", 1, "iconv -f"),
-        ("a.zh.gz", gzip.compress("你\n".encode("gbk")), 1, "Unpack it first. Convert it, if GB18030 is what it is in: iconv -f GB18030 -t UTF-8 a.zh > new.zh"),
+        ("a.zh.gz", gzip.compress("你\n".encode("gbk")), 1, "iconv -f GB18030 -t UTF-8 a.zh > new.zh"),
     ],
-)  # fmt: skip
+)
 def test_another_encoding_is_named_with_its_line_and_remedy(
     tmp_path: Path, name: str, content: bytes, line: int, command: str
 ) -> None:
@@ -123,6 +124,7 @@ def test_another_encoding_is_named_with_its_line_and_remedy(
     assert message.startswith(f"could not read {tmp_path / name}, line {line}: got ")
     assert "accepted UTF-8 text" in message
     assert command in message
+    assert ("Unpack it first" in message) == name.endswith(".gz")
 
 
 def test_a_file_the_system_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

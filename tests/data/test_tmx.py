@@ -30,7 +30,7 @@ def variants(*texts: tuple[str, str]) -> str:
         (variants(('xml:lang="zh"', "a"), ('xml:lang="zh"', "c"), ('xml:lang="en"', "b")), ("a", "b")),
         (variants(('xml:lang="zh-TW"', "c"), ('xml:lang="zh"', "a"), ('xml:lang="en"', "b")), ("a", "b")),
         (variants(('xml:lang="zh"', "a&amp;&#x4f60;"), ('xml:lang="en"', "<![CDATA[<b>]]>")), ("a&你", "<b>")),
-        (variants(('xml:lang="zh"', '<bpt i="1">&lt;b&gt;<sub>x</sub></bpt>粗<ept i="1">y</ept><ph>z</ph>体'),
+        (variants(('xml:lang="zh"', '<bpt i="1">&lt;b<sub>x</sub>&gt;</bpt>粗<ept i="1">y</ept><ph>z</ph>体'),
                   ('xml:lang="en"', "b<hi>ol</hi>d<it>q</it><ut>u</ut>")), ("粗体", "bold")),
         (UNIT.replace("<tu>", "<tu><note>n</note><prop>p</prop>"), ("你好", "hello")),
         (UNIT.replace("<seg>", "<prop>p</prop><seg>"), ("你好", "hello")),
@@ -107,7 +107,7 @@ def test_an_unusable_file(tmp_path: Path, content: bytes | str, match: str) -> N
     "body",
     [
         "<tu><tuv xml:lang='zh'><seg>" + "x" * 2**24,
-        "<tu>" + "".join(f"<tuv xml:lang='x{i}'><seg/></tuv>" for i in range(200_000)),
+        "<tu>" + "".join(f"<tuv xml:lang='x{i}'><seg/></tuv>" for i in range(20_000)),
         "<!--" + "x" * 2**24 + "-->",
         f"<tu a='{'x' * 2**24}'>",
         "<a>" * 100_000,
@@ -129,11 +129,11 @@ def test_a_unit_without_end_does_not_fill_the_memory(tmp_path: Path, body: str) 
 
 def test_memory_does_not_grow_with_the_number_of_units(tmp_path: Path) -> None:
     path = tmp_path / "a.tmx"
-    path.write_text(HEAD + UNIT * 20_000 + END, encoding="utf-8")
+    path.write_text(HEAD + UNIT * 5_000 + END, encoding="utf-8")
     tracemalloc.start()
     try:
-        assert sum(1 for _ in read_tmx(path, "zh", "en")) == 20_000
+        assert sum(1 for _ in read_tmx(path, "zh", "en")) == 5_000
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < path.stat().st_size / 2  # measured: a third, nearly all for the pieces of 64 KiB
+    assert peak < 900_000  # bytes; measured: 500,000, also for twice as many units. Held in a list: 1,500,000

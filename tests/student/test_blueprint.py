@@ -125,13 +125,12 @@ class TestPlan:
 
 @st.composite
 def blueprints(draw: st.DrawFn) -> Blueprint:
-    ties_inputs = draw(st.booleans())
     shape = TeacherShape(
         vocabulary_size=draw(st.integers(8, 20)), width=draw(st.integers(2, 12)), heads=draw(st.integers(1, 3)),
         head_width=draw(st.integers(1, 4)), feed_forward_width=draw(st.integers(1, 9)),
         encoder_layers=draw(st.integers(1, 3)), decoder_layers=draw(st.integers(1, 3)),
-        relative_buckets=4, gated=draw(st.booleans()), ties_head=draw(st.booleans()) and ties_inputs,
-        ties_inputs=ties_inputs,
+        relative_buckets=4, gated=draw(st.booleans()), ties_head=draw(st.booleans()),
+        ties_inputs=draw(st.booleans()),
     )  # fmt: skip
     return Blueprint.plan(
         shape, width=draw(st.integers(1, shape.width)), encoder_layers=draw(st.integers(1, shape.encoder_layers)),

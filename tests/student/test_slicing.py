@@ -59,6 +59,7 @@ kinds = pytest.mark.parametrize(
         {},
         {"gated": True},
         {"ties_head": False},
+        {"ties_inputs": False},
         {"ties_head": False, "ties_inputs": False, "gated": True},
         {"scales_output": False},
         {"scales_output": False, "ties_head": False},
@@ -150,6 +151,7 @@ class TestWidth:
         columns = teacher.shared.weight.T.tolist()
         chosen = [columns.index(column) for column in student.shared.weight.T.tolist()]
         assert chosen == sorted(set(chosen))
+        assert chosen != list(range(9)), "the strongest channels, not the first"
 
     def test_a_tied_head_gets_the_best_gain_of_each_channel(self, make_teacher: MakeTeacher, batches: Batches) -> None:
         teacher = make_teacher(constant_final_gain=False)
@@ -197,6 +199,19 @@ class TestPartsLeftOut:
         plan = Blueprint.plan(shape_of(teacher), feed_forward_width=20)
         student = build_student(teacher, plan, measure_moments(teacher, batches)).model
         assert student.config.d_ff == 20
+        assert error(student, teacher, batches) < 1e-5
+
+    def test_units_that_never_fire_are_left_out_however_large_their_weights(
+        self, make_teacher: MakeTeacher, batches: Batches
+    ) -> None:
+        teacher = make_teacher()
+        for name, parameter in teacher.named_parameters():
+            if name.endswith("wi.weight"):
+                parameter.data[5:17] = 0
+            elif name.endswith("wo.weight"):
+                parameter.data[:, 5:17] *= 100
+        plan = Blueprint.plan(shape_of(teacher), feed_forward_width=20)
+        student = build_student(teacher, plan, measure_moments(teacher, batches)).model
         assert error(student, teacher, batches) < 1e-5
 
     def test_heads_that_write_nothing_are_the_ones_left_out(self, make_teacher: MakeTeacher, batches: Batches) -> None:
@@ -264,6 +279,7 @@ class TestFiles:
 
     def test_student_stays_tied_and_teacher_unchanged(self, make_teacher: MakeTeacher, batches: Batches) -> None:
         teacher = make_teacher()
+        teacher.generation_config.max_new_tokens = 77
         before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
         plan = Blueprint.plan(shape_of(teacher), width=15)
         student = build_student(teacher, plan, measure_moments(teacher, batches)).model
@@ -272,6 +288,7 @@ class TestFiles:
         assert all(torch.equal(before[name], weight) for name, weight in teacher.state_dict().items())
         assert teacher.config.d_model == 24
         assert student.config.d_kv == 5
+        assert student.generation_config.max_new_tokens == 77
         assert not student.training
 
 

@@ -42,10 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print(tr(en="Help: mtdistill --help", zh="帮助：mtdistill --help"))
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, click.Abort, EOFError):
-        errors.print(tr(
-            en="\nInterrupted. What was saved is kept; add --resume to go on.",
-            zh="\n已中断。已保存的内容都在；加上 --resume 可以继续。",
-        ))
+        errors.print(
+            tr(
+                en="\nInterrupted. What was saved is kept; add --resume to go on.",
+                zh="\n已中断。已保存的内容都在；加上 --resume 可以继续。",
+            )
+        )
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         sys.stderr.close()
@@ -78,8 +80,8 @@ def _take_language(given: list[str]) -> list[str]:
             position += 1
     if wanted is not None:
         if wanted not in ("en", "zh"):
-            raise click.UsageError(tr(
-                en=f"--lang: got {wanted!r}, accepted en or zh", zh=f"--lang：得到 {wanted!r}，可用 en 或 zh"
-            ))
+            raise click.UsageError(
+                tr(en=f"--lang: got {wanted!r}, accepted en or zh", zh=f"--lang：得到 {wanted!r}，可用 en 或 zh")
+            )
         messages.set_language("zh" if wanted == "zh" else "en")
     return rest

@@ -104,10 +104,11 @@ def _forecasts(presets: tuple[Preset, ...], output: str, display: Display) -> di
         display.say(tr(en=f"no forecast: {error}", zh=f"无法预测：{error}"))
         return {}
     found: dict[str, Mapping[str, float]] = {}
-    label = tr(en=f"calibrating ({CALIBRATION_UPDATES} updates each)", zh=f"正在校准（各 {CALIBRATION_UPDATES} 次更新）")
+    label = tr(
+        en=f"calibrating ({CALIBRATION_UPDATES} updates each)", zh=f"正在校准（各 {CALIBRATION_UPDATES} 次更新）"
+    )
     with display.bar(label, len(presets)) as bar:
         for done, preset in enumerate(presets, start=1):
             found[preset.name] = forecast(preset.config, materials).as_dict()
             bar.advance_to(done)
     return found
-

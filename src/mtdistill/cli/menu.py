@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from mtdistill.cli.listing import forecast_line, promise_line, settings_line
 from mtdistill.config import apply_overrides, recommendation_warnings
@@ -21,7 +22,7 @@ def run_menu(display: Display) -> int:
     for preset in load_presets():
         star = " *" if preset.name == RECOMMENDED else ""
         table.add_row(f"{preset.number}", f"[bold]{preset.name}[/]{star}", f"{preset.title}: {preset.purpose}")
-    display.say(tr(en="[bold]mtdistill[/]: choose a preset (* recommended)", zh="[bold]mtdistill[/]：请选择预设（* 为推荐）"))
+    display.say(tr(en="mtdistill: choose a preset (* recommended)", zh="mtdistill：请选择预设（* 为推荐）"))
     display.say(table)
     for _ in range(MAX_ATTEMPTS):
         answer = _ask(tr(en="Preset (1-5, q to quit): ", zh="预设（1-5，q 退出）："))
@@ -48,10 +49,10 @@ def run_preset(
     """Run one preset to its report card; with ``ask`` only after a forecast and a yes. Returns the exit code."""
     given = [*overrides, *_as_override("teacher.path", teacher), *_as_override("output", output)]
     config = apply_overrides(load_preset(name).config, given)
-    display.say(f"[bold]{config.preset}[/]: {settings_line(config)}")
+    display.say(Text.assemble((config.preset, "bold"), f": {settings_line(config)}"))
     display.say(tr(en=f"expected: {promise_line(config.expected)}", zh=f"预期：{promise_line(config.expected)}"))
     for warning in recommendation_warnings(config):
-        display.say(f"[yellow]{warning}[/]")
+        display.say(Text(warning, style="yellow"))
     display.say(tr(en="loading…", zh="正在加载……"))
     from mtdistill.distillation.forecast import forecast
     from mtdistill.distillation.pipeline import distill, prepare_materials
@@ -70,10 +71,12 @@ def run_preset(
 
     display.say(render(result.report))
     command = f"python test_trained_student.py --model_path {result.student_path}"
-    display.say(tr(
-        en=f"done in {duration(result.seconds)}. Test it again at any time:\n  {command}",
-        zh=f"用时 {duration(result.seconds)}。随时可以再次测试：\n  {command}",
-    ))
+    display.say(
+        tr(
+            en=f"done in {duration(result.seconds)}. Test it again at any time:\n  {command}",
+            zh=f"用时 {duration(result.seconds)}。随时可以再次测试：\n  {command}",
+        )
+    )
     return 0
 
 

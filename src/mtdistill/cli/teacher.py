@@ -39,15 +39,15 @@ def run_teacher(
     )
     folder = output / "teacher-{}-{}".format(*languages_of(data_config))
     best = run_teacher_training(data_config, recipe, folder, display, resume=resume, threads=threads)
-    display.say(tr(
-        en=f"the teacher is in {best}. Distil it:\n  mtdistill distill balanced --teacher {best}",
-        zh=f"教师模型在 {best}。用它来蒸馏：\n  mtdistill distill balanced --teacher {best}",
-    ))
+    display.say(
+        tr(
+            en=f"the teacher is in {best}. Distil it:\n  mtdistill distill balanced --teacher {best}",
+            zh=f"教师模型在 {best}。用它来蒸馏：\n  mtdistill distill balanced --teacher {best}",
+        )
+    )
 
 
 def _data_config(data: Mapping[str, Any]) -> DataConfig:
     """Checked as every setting is, so that a wrong value gets the same message as with `--set`."""
-    overrides = [
-        f"data.{name}={list(value) if isinstance(value, list) else value}" for name, value in data.items()
-    ]
+    overrides = [f"data.{name}={list(value) if isinstance(value, list) else value}" for name, value in data.items()]
     return apply_overrides(load_preset("balanced").config, overrides).data

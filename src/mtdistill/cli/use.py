@@ -16,11 +16,11 @@ EXIT_PROMISE_BROKEN = 1
 def run_test(display: Display, model_path: Path, teacher: str | None, output: str | None) -> int:
     """Measure a student and show its report card. Returns 0 when every promise holds, else 1."""
     from mtdistill.cli.menu import quiet_libraries
-    from mtdistill.distillation.testing import test_student
+    from mtdistill.distillation.measuring import measure_student
     from mtdistill.report import render
 
     quiet_libraries()
-    card = test_student(model_path, display, teacher=teacher, output=output)
+    card = measure_student(model_path, display, teacher=teacher, output=output)
     display.say(render(card))
     return 0 if card.keeps_promises else EXIT_PROMISE_BROKEN
 

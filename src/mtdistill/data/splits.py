@@ -2,8 +2,9 @@
 
 Pairs that share a source or a target (letters and digits compared, case folded) hang together; every connected
 component goes to one split, chosen by a hash of its text. The split of a pair therefore depends on nothing but the
-text: shuffling files or another seed never moves a sentence from test to training. Only 64-bit hashes of sentences
-are held in memory: 16 bytes a pair, and about 100 bytes a pair while components are found.
+text: shuffling files or another seed never moves a sentence from test to training, and neither does more text, unless
+it shares a sentence with it. Only 64-bit hashes of sentences are held in memory: 16 bytes a pair, and about 100 bytes
+a pair while components are found.
 """
 
 import hashlib
@@ -48,14 +49,17 @@ def assign_splits(keys: Keys, validation_ratio: float, test_ratio: float) -> npt
     smallest = np.full(count, np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(smallest, component, keys[:, 0])
     position = _mixed(smallest) / 2.0**64
-    split = np.where(position < test_ratio, 2, np.where(position < test_ratio + validation_ratio, 1, 0))
+    split = np.where(position < test_ratio, 2, np.where(position < test_ratio + validation_ratio, 1, 0)).astype(np.int8)
     split[np.bincount(component, minlength=count) > MAX_HELD_OUT_COMPONENT] = 0
-    return split[component].astype(np.int8)
+    of_pairs: npt.NDArray[np.int8] = split[component]
+    return of_pairs
 
 
 def shared_with(keys: Keys, held_out: Keys) -> npt.NDArray[np.bool_]:
     """For every pair, whether its source or its target also stands in the held-out pairs."""
-    return np.isin(keys, held_out).any(axis=1)
+    is_shared = np.isin(keys, held_out)
+    either: npt.NDArray[np.bool_] = is_shared[:, 0] | is_shared[:, 1]
+    return either
 
 
 def _key(side: int, text: str) -> int:

@@ -20,6 +20,7 @@ from mtdistill.data.text_files import MAX_LINE_BYTES, file_error, opened
 
 _CHUNK_BYTES = 2**16
 _MAX_DEPTH = 100  # of nested elements; TMX has about 8
+_VARIANT_SIZE = 100  # characters that a variant counts for beside its text, so that empty ones end as well
 _MAX_SHOWN_LANGUAGES = 8
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 # Elements inside a segment whose content is formatting code of some program, not text.
@@ -118,8 +119,6 @@ class _Collector:
         if self._text is not None:
             if name in _CODES or self._code_depth:
                 self._code_depth += 1
-        elif name == "tu":
-            self._unit, self.size = {}, 0
         elif name == "tuv":
             self._lang = attributes.get(_XML_LANG, attributes.get("lang"))
         elif name == "seg":
@@ -134,7 +133,7 @@ class _Collector:
             elif name == "seg":
                 if self._lang is not None:
                     self._unit.setdefault(self._lang, "".join(self._text))
-                    self.size += len(self._lang) + 1  # so that empty variants count as well
+                    self.size += _VARIANT_SIZE
                 self._text = None
         elif name == "tuv":
             self._lang = None

@@ -10,7 +10,7 @@ no normalised text can contain a special token, and a literal ``</s>`` in user t
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import sentencepiece
@@ -42,9 +42,18 @@ def train_tokenizer(
         DataError: the text cannot fill a vocabulary of this size; the message says which size fits.
     """
     model = io.BytesIO()
+    failures: list[BaseException] = []
+
+    def watched() -> Iterator[str]:
+        try:
+            yield from lines
+        except BaseException as error:
+            failures.append(error)
+            raise
+
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=watched(),
             model_writer=model,
             model_type="unigram",
             vocab_size=vocabulary_size,
@@ -63,14 +72,18 @@ def train_tokenizer(
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
+        if failures:  # which SentencePiece wraps in an error of its own, an interruption by the user as well
+            raise failures[0] from None
         # Without the place in its source, "INTERNAL: src/trainer_interface.cc(744) [...] ", which may be all there is.
         detail = str(error).rpartition("] ")[2].strip(" .") or "no text"
-        raise DataError(tr(
-            en=f"the tokenizer could not be trained: got vocabulary size {vocabulary_size}; SentencePiece says: "
-            f"{detail}. Give more text or set data.vocabulary_size to a size it accepts.",
-            zh=f"无法训练分词器：词表大小为 {vocabulary_size}；SentencePiece 的说明：{detail}。"
-            "请提供更多文本，或把 data.vocabulary_size 改成它接受的大小。",
-        )) from error
+        raise DataError(
+            tr(
+                en=f"the tokenizer could not be trained: got vocabulary size {vocabulary_size}; SentencePiece says: "
+                f"{detail}. Give more text or set data.vocabulary_size to a size it accepts.",
+                zh=f"无法训练分词器：词表大小为 {vocabulary_size}；SentencePiece 的说明：{detail}。"
+                "请提供更多文本，或把 data.vocabulary_size 改成它接受的大小。",
+            )
+        ) from error
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     vocabulary = [
         (pieces.id_to_piece(i), _BYTE_SCORE if pieces.is_byte(i) else pieces.get_score(i))
@@ -109,9 +122,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # transformers raises many kinds for a damaged or missing file
-        raise DataError(tr(
-            en=f"the tokenizer could not be read: got {folder} ({type(error).__name__}), accepted a folder with "
-            "tokenizer.json. Point at a complete model folder.",
-            zh=f"无法读取分词器：得到 {folder}（{type(error).__name__}），需要含有 tokenizer.json 的文件夹。"
-            "请指向完整的模型文件夹。",
-        )) from error
+        raise DataError(
+            tr(
+                en=f"the tokenizer could not be read: got {folder} ({type(error).__name__}), accepted a folder with "
+                "tokenizer.json. Point at a complete model folder.",
+                zh=f"无法读取分词器：得到 {folder}（{type(error).__name__}），需要含有 tokenizer.json 的文件夹。"
+                "请指向完整的模型文件夹。",
+            )
+        ) from error

@@ -5,8 +5,6 @@ Imported by the pipeline and the forecast; imports student, data.
 
 from dataclasses import dataclass
 
-import torch
-
 from mtdistill.config import RunConfig
 from mtdistill.data.batches import Collator
 from mtdistill.data.prepared import PreparedData
@@ -67,6 +65,6 @@ def first_batches(data: PreparedData, split: str, sentences: int, max_tokens: in
     rows = data.split(split)
     rows = rows.select(range(min(sentences, len(rows))))
     collate = Collator(max_tokens)
-    with torch.no_grad():
-        batches = [collate(rows.select(range(i, min(i + _BATCH, len(rows)))).to_list()) for i in range(0, len(rows), _BATCH)]
+    chunks = (rows.select(range(start, min(start + _BATCH, len(rows)))) for start in range(0, len(rows), _BATCH))
+    batches = [collate(chunk.to_list()) for chunk in chunks]
     return [(batch["input_ids"], batch["attention_mask"], batch["labels"]) for batch in batches]

@@ -14,8 +14,9 @@ from pathlib import Path
 from mtdistill.config import RunConfig
 from mtdistill.data.batches import LengthBucketBatches, token_lengths
 from mtdistill.decoding import CTranslate2Translator
+from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.construction import plan_student
-from mtdistill.distillation.pipeline import Materials, training_rows, training_schedule
+from mtdistill.distillation.pipeline import Materials
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.modeling import use_fast_kernels
 from mtdistill.student.slicing import build_student

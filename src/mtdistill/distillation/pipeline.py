@@ -4,40 +4,40 @@ Reads: a teacher and text. Writes: the run folder (see `mtdistill.distillation.r
 Imported by the command line and the package root.
 """
 
-import dataclasses
 import gc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import datasets
-import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from transformers import T5ForConditionalGeneration
 from transformers.integrations import TensorBoardCallback
 
-from mtdistill.config import RunConfig, TrainingConfig
+from mtdistill.config import RunConfig, apply_overrides
 from mtdistill.data.batches import truncated_ratio
-from mtdistill.data.prepared import EvaluationSet, PreparedData, prepare_data
-from mtdistill.decoding import HuggingFaceTranslator, Translator
-from mtdistill.display import Display, duration
-from mtdistill.distillation.construction import StartedStudent, start_student
+from mtdistill.data.prepared import PreparedData, prepare_data
+from mtdistill.decoding import CTranslate2Translator
+from mtdistill.display import Display
+from mtdistill.distillation.budget import training_rows, training_schedule
+from mtdistill.distillation.construction import start_student
+from mtdistill.distillation.measuring import report_card
 from mtdistill.distillation.preflight import check_teacher
 from mtdistill.distillation.run_folder import RunFolder, resume_run, start_run
+from mtdistill.distillation.summaries import data_summary, start_summary
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.errors import TrainingFailedError
+from mtdistill.evaluation import corpus_quality
 from mtdistill.evaluation.validation import ValidationScorer
+from mtdistill.files import write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling import use_fast_kernels
+from mtdistill.report import ReportCard
 from mtdistill.student.bundle import Student, load_student, save_bundle, save_folder
 from mtdistill.teacher.loading import Teacher, load_teacher
 from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations, latest_checkpoint
-from mtdistill.training.precision import uses_bfloat16
-from mtdistill.training.trainer import Schedule
 
 RANDOM_BASELINE = "random-baseline"
 
@@ -49,6 +49,16 @@ class Trained:
     student: Student
     folder: Path
     scores: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves: its folder, the best student in it, the report card, and the seconds it took."""
+
+    folder: Path
+    student_path: Path
+    report: ReportCard
     seconds: float
 
 
@@ -75,11 +85,67 @@ def prepare_materials(config: RunConfig, display: Display) -> Materials:
     data = prepare_data(config.data, Path(config.output) / "data", teacher.tokenizer, display.say)
     display.say(data_summary(data))
     bleu = check_teacher(teacher, data, config.teacher, threads)
-    display.say(tr(
-        en=f"teacher: {teacher.folder.name}, BLEU {bleu:.1f} on the first validation sentences",
-        zh=f"教师模型：{teacher.folder.name}，在前若干验证句上 BLEU 为 {bleu:.1f}",
-    ))
+    display.say(
+        tr(
+            en=f"teacher: {teacher.folder.name}, BLEU {bleu:.1f} on the first validation sentences",
+            zh=f"教师模型：{teacher.folder.name}，在前若干验证句上 BLEU 为 {bleu:.1f}",
+        )
+    )
     return Materials(teacher, data, threads)
+
+
+def distill(
+    config: RunConfig,
+    display: Display | None = None,
+    *,
+    materials: Materials | None = None,
+    resume: bool = False,
+    compare_random: bool = False,
+) -> RunResult:
+    """Distil a student and measure it on the test split.
+
+    Args:
+        config: a preset's settings, perhaps with overrides.
+        display: where progress goes; None: nowhere.
+        materials: from `prepare_materials`, when they are there already.
+        resume: go on with the interrupted run in the same folder; the settings must be the same.
+        compare_random: train the same student from random weights too, with the same budget.
+
+    Raises:
+        MtdistillError: one of its kinds, with what to do (see `mtdistill.errors`).
+    """
+    display = display or Display()
+    started = time.monotonic()
+    materials = materials or prepare_materials(config, display)
+    if resume:
+        run, config = resume_run(config)
+    else:
+        run, older = start_run(config)
+        if older:
+            display.say(tr(en=f"an earlier run was kept as {older}", zh=f"之前的训练已保留在 {older}"))
+    trained = train_student(config, materials, run, display, resume=resume)
+    random_bleu = _random_baseline(config, materials, run, display, resume=resume) if compare_random else None
+    card = report_card(
+        trained.student,
+        materials.teacher,
+        materials.data,
+        config,
+        display,
+        training_seconds=trained.seconds,
+        random_bleu=random_bleu,
+    )
+    write_atomically(run.report, card.to_json())
+    if card.verdict == "failed":
+        raise TrainingFailedError(
+            tr(
+                en=f"the student is not usable: {card.success.rate:.0%} of its translations succeed, BLEU "
+                f"{card.student.quality.bleu:.1f}. Lower training.learning_rate or raise kd.temperature. "
+                f"Report: {run.report}",
+                zh=f"学生模型不可用：只有 {card.success.rate:.0%} 的译文成功，BLEU 为 {card.student.quality.bleu:.1f}。"
+                f"请降低 training.learning_rate 或提高 kd.temperature。成绩单：{run.report}",
+            )
+        )
+    return RunResult(run.path, run.best_bundle, card, time.monotonic() - started)
 
 
 def train_student(
@@ -94,7 +160,7 @@ def train_student(
     started = time.monotonic()
     teacher, data = materials.teacher, materials.data
     student = start_student(config, teacher, data)
-    display.say(_start_summary(student))
+    display.say(start_summary(student))
     sentences = data.evaluation_set("validation", config.training.validation_sentences)
     scorer = ValidationScorer(
         teacher.tokenizer, data.source_lang, data.target_lang, sentences.sources, sentences.references,
@@ -103,10 +169,12 @@ def train_student(
     scorer.teacher = scorer.translate(teacher.model)
     rows = training_rows(data, config.training)
     limit = config.training.max_sequence_length
-    display.say(tr(
-        en=f"training on {len(rows)} pairs; {truncated_ratio(rows, limit):.1%} are cut at {limit} tokens",
-        zh=f"用 {len(rows)} 个句对训练；其中 {truncated_ratio(rows, limit):.1%} 在 {limit} 个词元处截断",
-    ))
+    display.say(
+        tr(
+            en=f"training on {len(rows)} pairs; {truncated_ratio(rows, limit):.1%} are cut at {limit} tokens",
+            zh=f"用 {len(rows)} 个句对训练；其中 {truncated_ratio(rows, limit):.1%} 在 {limit} 个词元处截断",
+        )
+    )
     best: dict[str, float] = {}
 
     def save_best(model: T5ForConditionalGeneration, scores: Mapping[str, float]) -> None:
@@ -144,75 +212,33 @@ def train_student(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     writer.close()
     if not run.best_bundle.is_file():
-        raise TrainingFailedError(tr(
-            en="training ended without a usable student: no validation score was ever taken. Raise training.evaluations.",
-            zh="训练结束但没有得到可用的学生模型：从未进行验证。请调大 training.evaluations。",
-        ))
+        raise TrainingFailedError(
+            tr(
+                en="training ended without a usable student: no validation score was ever taken. Raise training.evaluations.",
+                zh="训练结束但没有得到可用的学生模型：从未进行验证。请调大 training.evaluations。",
+            )
+        )
     del trainer
     gc.collect()
     loaded = load_student(run.best_bundle)
     return Trained(loaded, run.best_bundle, loaded.info["validation"], time.monotonic() - started)
 
 
-def training_schedule(training: TrainingConfig) -> Schedule:
-    """The part of the settings that the shared trainer reads."""
-    return Schedule(
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        gradient_accumulation=training.gradient_accumulation,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
-        max_sequence_length=training.max_sequence_length,
-        embedding_learning_rate_ratio=training.embedding_learning_rate_ratio,
-        warmup_ratio=training.warmup_ratio,
-        max_gradient_norm=training.max_gradient_norm,
-        ema_decay=training.ema_decay,
-        evaluations=training.evaluations,
-        checkpoints_kept=training.checkpoints_kept,
-        seed=training.seed,
-        bfloat16=uses_bfloat16(training.precision),
+def _random_baseline(
+    config: RunConfig, materials: Materials, run: RunFolder, display: Display, *, resume: bool
+) -> float:
+    """Test BLEU of the same student, trained in the same way from random weights."""
+    display.say(
+        tr(en="the same student from random weights, for comparison", zh="作为对照：从随机权重训练同样的学生模型")
     )
-
-
-def training_rows(data: PreparedData, training: TrainingConfig) -> datasets.Dataset:
-    """The share of the training split that is used: the same sentences for the same seed."""
-    rows = data.split("train")
-    count = max(1, round(len(rows) * training.data_ratio))
-    if count == len(rows):
-        return rows
-    chosen = np.random.default_rng(training.seed).permutation(len(rows))[:count]
-    return rows.select(np.sort(chosen))
-
-
-def data_summary(data: PreparedData) -> str:
-    """What was read, kept, dropped and why, the splits, and the leakage between them."""
-    manifest = data.manifest
-    dropped = ", ".join(f"{name} {count}" for name, count in sorted(manifest.dropped.items())) or "0"
-    sizes = ", ".join(f"{name} {count}" for name, count in manifest.sizes.items())
-    return tr(
-        en=f"data {data.source_lang}-{data.target_lang}: {manifest.read} pairs read, {manifest.kept} kept "
-        f"(dropped: {dropped}); {sizes}\n"
-        f"leakage: {manifest.leaked} held-out sentences in training "
-        f"({manifest.removed_from_training} pairs were removed for that)",
-        zh=f"数据 {data.source_lang}-{data.target_lang}：读入 {manifest.read} 对，保留 {manifest.kept} 对"
-        f"（丢弃：{dropped}）；{sizes}\n"
-        f"数据泄漏：训练集中有 {manifest.leaked} 个留出句子（为此移除了 {manifest.removed_from_training} 对）",
+    settings = apply_overrides(config, ["student.initialisation=random"])
+    trained = train_student(settings, materials, RunFolder(run.path / RANDOM_BASELINE), display, resume=resume)
+    data, sentences = materials.data, materials.data.evaluation_set("test")
+    translator = CTranslate2Translator.from_model(
+        trained.student.model, trained.student.tokenizer, source_lang=data.source_lang, threads=materials.threads
     )
-
-
-def _start_summary(student: StartedStudent) -> str:
-    build = student.build
-    lines = [tr(en=f"student: {build.blueprint}", zh=f"学生模型：{build.blueprint}")]
-    if student.start:
-        energy = list(build.kept_energy.values())
-        lines.append(tr(
-            en=f"start ({build.initialisation}): divergence from the teacher {student.start.kl_student:.2f} nats per "
-            f"token (random weights: {student.start.kl_random:.2f}); kept energy per site {min(energy):.0%} to "
-            f"{max(energy):.0%}",
-            zh=f"起点（{build.initialisation}）：与教师模型的散度为每词元 {student.start.kl_student:.2f} nat"
-            f"（随机权重为 {student.start.kl_random:.2f}）；各处保留的能量为 {min(energy):.0%} 到 {max(energy):.0%}",
-        ))
-    return "\n".join(lines)
+    texts = [translation.text for translation in translator.translate(sentences.sources)]
+    return corpus_quality(texts, sentences.references, data.target_lang).bleu
 
 
 def _with_dropout(model: T5ForConditionalGeneration, rate: float) -> T5ForConditionalGeneration:

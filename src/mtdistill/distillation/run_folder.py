@@ -75,10 +75,12 @@ def start_run(config: RunConfig) -> tuple[RunFolder, Path | None]:
         write_atomically(run.path / "config.toml", dump_toml(config))
         write_atomically(run.path / "environment.json", json.dumps(environment(), ensure_ascii=False, indent=2))
     except OSError as error:
-        raise ConfigError(tr(
-            en=f"the run folder cannot be written: got {run.path} ({error.strerror}). Choose another --output.",
-            zh=f"无法写入训练文件夹：{run.path}（{error.strerror}）。请换一个 --output。",
-        )) from error
+        raise ConfigError(
+            tr(
+                en=f"the run folder cannot be written: got {run.path} ({error.strerror}). Choose another --output.",
+                zh=f"无法写入训练文件夹：{run.path}（{error.strerror}）。请换一个 --output。",
+            )
+        ) from error
     return run, older
 
 
@@ -90,20 +92,24 @@ def resume_run(config: RunConfig) -> tuple[RunFolder, RunConfig]:
     """
     run = run_folder(config)
     if not (run.path / "config.toml").is_file():
-        raise ConfigError(tr(
-            en=f"there is no run to resume: got {run.path}. Start one without --resume.",
-            zh=f"没有可以继续的训练：{run.path}。请去掉 --resume 重新开始。",
-        ))
+        raise ConfigError(
+            tr(
+                en=f"there is no run to resume: got {run.path}. Start one without --resume.",
+                zh=f"没有可以继续的训练：{run.path}。请去掉 --resume 重新开始。",
+            )
+        )
     stored = read_toml(run.path / "config.toml")
     if stored != config:
         ours, theirs = config.model_dump(), stored.model_dump()
         changed = [f"{a}.{b}" for a in ours if isinstance(ours[a], dict) for b in ours[a] if ours[a][b] != theirs[a][b]]
-        raise ConfigError(tr(
-            en=f"a run is resumed with the settings it was started with; different now: {', '.join(changed)}. "
-            "Use the same --set options, or start anew without --resume.",
-            zh=f"继续训练时必须使用开始时的设置；现在不同的有：{', '.join(changed)}。"
-            "请使用相同的 --set 选项，或去掉 --resume 重新开始。",
-        ))
+        raise ConfigError(
+            tr(
+                en=f"a run is resumed with the settings it was started with; different now: {', '.join(changed)}. "
+                "Use the same --set options, or start anew without --resume.",
+                zh=f"继续训练时必须使用开始时的设置；现在不同的有：{', '.join(changed)}。"
+                "请使用相同的 --set 选项，或去掉 --resume 重新开始。",
+            )
+        )
     return run, stored
 
 

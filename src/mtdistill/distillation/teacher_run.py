@@ -17,7 +17,7 @@ from mtdistill.config import DataConfig
 from mtdistill.data.prepared import PreparedData, prepare_data
 from mtdistill.decoding import CTranslate2Translator
 from mtdistill.display import Display
-from mtdistill.distillation.pipeline import data_summary
+from mtdistill.distillation.summaries import data_summary
 from mtdistill.evaluation.quality import corpus_quality
 from mtdistill.evaluation.success import success_rate
 from mtdistill.evaluation.validation import ValidationScorer
@@ -95,24 +95,26 @@ def evaluate_teacher(folder: Path, data: PreparedData, display: Display) -> Mapp
         translations = translator.translate(sentences.sources, beam_size=beam)
         texts = [translation.text for translation in translations]
         quality = corpus_quality(texts, sentences.references, data.target_lang)
-        success = success_rate(
-            sentences.sources, translations, translations, sentences.references, data.target_lang
-        )
+        success = success_rate(sentences.sources, translations, translations, sentences.references, data.target_lang)
         results[f"beam_{beam}"] = {
             **dataclasses.asdict(quality),
             "success_rate": success.rate,
             "failures": dict(success.failures),
             "samples": [
                 {"source": source, "reference": references[0], "translation": text}
-                for source, references, text in list(zip(sentences.sources, sentences.references, texts, strict=True))[:10]
+                for source, references, text in list(zip(sentences.sources, sentences.references, texts, strict=True))[
+                    :10
+                ]
             ],
         }
-        display.say(tr(
-            en=f"test, beam {beam}: BLEU {quality.bleu:.2f}, chrF2 {quality.chrf:.1f}, success {success.rate:.1%} "
-            f"({len(sentences)} sentences)",
-            zh=f"测试集，束宽 {beam}：BLEU {quality.bleu:.2f}，chrF2 {quality.chrf:.1f}，成功率 {success.rate:.1%}"
-            f"（{len(sentences)} 句）",
-        ))
+        display.say(
+            tr(
+                en=f"test, beam {beam}: BLEU {quality.bleu:.2f}, chrF2 {quality.chrf:.1f}, success {success.rate:.1%} "
+                f"({len(sentences)} sentences)",
+                zh=f"测试集，束宽 {beam}：BLEU {quality.bleu:.2f}，chrF2 {quality.chrf:.1f}，成功率 {success.rate:.1%}"
+                f"（{len(sentences)} 句）",
+            )
+        )
     for sample in results["beam_1"]["samples"][:5]:
         display.say(f"  {sample['source']} → {sample['translation']}   ({sample['reference']})")
     return results

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
-from mtdistill.data.tokenizer import load_tokenizer
+from mtdistill.data.tokenizer import PAD_ID, load_tokenizer
 from mtdistill.errors import TeacherError
 from mtdistill.messages import tr
 from mtdistill.modeling import load_model
@@ -51,11 +51,13 @@ def load_teacher(path: str) -> Teacher:
     problems = _mismatches(model, tokenizer)
     if problems:
         listed = "".join(f"\n  - {problem}" for problem in problems)
-        raise TeacherError(tr(
-            en=f"model and tokenizer do not fit each other: got {folder}{listed}\nUse the tokenizer the model was "
-            "trained with.",
-            zh=f"模型与分词器不匹配：{folder}{listed}\n请使用训练该模型时所用的分词器。",
-        ))
+        raise TeacherError(
+            tr(
+                en=f"model and tokenizer do not fit each other: got {folder}{listed}\nUse the tokenizer the model was "
+                "trained with.",
+                zh=f"模型与分词器不匹配：{folder}{listed}\n请使用训练该模型时所用的分词器。",
+            )
+        )
     source_lang, target_lang = _languages(folder)
     return Teacher(model, tokenizer, folder, source_lang, target_lang)
 
@@ -64,22 +66,30 @@ def _mismatches(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenize
     config = model.config
     problems = []
     if len(tokenizer) > config.vocab_size:
-        problems.append(tr(
-            en=f"vocabulary: got {len(tokenizer)} pieces, accepted at most {config.vocab_size}, the rows of the model",
-            zh=f"词表：分词器有 {len(tokenizer)} 个词元，模型最多 {config.vocab_size} 个",
-        ))
+        problems.append(
+            tr(
+                en=f"vocabulary: got {len(tokenizer)} pieces, accepted at most {config.vocab_size}, the rows of the "
+                "model",
+                zh=f"词表：分词器有 {len(tokenizer)} 个词元，模型最多 {config.vocab_size} 个",
+            )
+        )
     for name in ("pad_token_id", "eos_token_id"):
         if getattr(tokenizer, name) != getattr(config, name):
-            problems.append(tr(
-                en=f"{name}: got {getattr(tokenizer, name)} in the tokenizer, accepted {getattr(config, name)}, the "
-                "model's",
-                zh=f"{name}：分词器为 {getattr(tokenizer, name)}，模型为 {getattr(config, name)}",
-            ))
-    if getattr(config, "decoder_start_token_id", None) is None:
-        problems.append(tr(
-            en="decoder_start_token_id: missing in config.json; for a T5 it is the pad id",
-            zh="decoder_start_token_id：config.json 中缺少；T5 通常为 pad 的编号",
-        ))
+            problems.append(
+                tr(
+                    en=f"{name}: got {getattr(tokenizer, name)} in the tokenizer, accepted {getattr(config, name)}, "
+                    "the model's",
+                    zh=f"{name}：分词器为 {getattr(tokenizer, name)}，模型为 {getattr(config, name)}",
+                )
+            )
+    for name in ("pad_token_id", "decoder_start_token_id"):
+        if getattr(config, name, None) != PAD_ID:
+            problems.append(
+                tr(
+                    en=f"{name}: got {getattr(config, name, None)} in config.json, accepted {PAD_ID}, as in every T5",
+                    zh=f"{name}：config.json 中为 {getattr(config, name, None)}，应为 {PAD_ID}（所有 T5 均如此）",
+                )
+            )
     return problems
 
 
@@ -87,5 +97,7 @@ def _languages(folder: Path) -> tuple[str | None, str | None]:
     try:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return None, None
+    if not isinstance(record, dict):
         return None, None
     return record.get("source_lang"), record.get("target_lang")

@@ -41,7 +41,7 @@ class TeacherRecipe:
     layer_drop: float = 0.15
     schedule: Schedule = field(
         default_factory=lambda: Schedule(
-            epochs=20,
+            epochs=13,
             batch_size=128,
             gradient_accumulation=1,
             learning_rate=2e-3,
@@ -52,7 +52,7 @@ class TeacherRecipe:
             embedding_learning_rate_ratio=5.0,
             warmup_ratio=0.05,
             ema_decay=0.998,
-            evaluations=20,
+            evaluations=13,
         )
     )
 
@@ -94,12 +94,16 @@ def train_teacher(
     Raises:
         TeacherError: the folder holds another training and `resume` was not asked for.
     """
-    checkpoint = latest_checkpoint(folder) if resume else None
-    if checkpoint is None and latest_checkpoint(folder) is not None:
-        raise TeacherError(tr(
-            en=f"this folder holds an unfinished teacher: got {folder}. Add --resume to go on, or choose another --output.",
-            zh=f"该文件夹中有未完成的教师模型：{folder}。请加 --resume 继续训练，或换一个 --output。",
-        ))
+    best = folder / BEST_FOLDER
+    checkpoint = latest_checkpoint(folder)
+    if not resume and (checkpoint or best.exists()):
+        raise TeacherError(
+            tr(
+                en=f"this folder holds a teacher already: got {folder}. Add --resume to go on with its training, or "
+                "choose another --output.",
+                zh=f"该文件夹中已有教师模型：{folder}。请加 --resume 继续训练，或换一个 --output。",
+            )
+        )
     torch.manual_seed(recipe.schedule.seed)
     tokenizer = data.tokenizer
     model = T5ForConditionalGeneration(
@@ -117,7 +121,6 @@ def train_teacher(
     )
     model.decoder.final_layer_norm.weight.requires_grad_(requires_grad=False)
     use_layer_drop(use_fast_kernels(model), recipe.layer_drop)
-    best = folder / BEST_FOLDER
 
     def save_best(best_model: T5ForConditionalGeneration, scores: Mapping[str, float]) -> None:
         with replacing_folder(best) as fresh:

@@ -1,20 +1,26 @@
-"""Trainer callbacks that teachers and students share: moving average, best model, progress, metrics, checkpoints."""
+"""Trainer callbacks that teachers and students share: moving average, best model, progress, metrics, checkpoints.
+
+Of several processes only the first one writes and shows. Imported by training.trainer and the pipelines.
+"""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from transformers import T5ForConditionalGeneration, TrainerCallback
 
 from mtdistill.display import Bar, Display
 from mtdistill.files import write_atomically
 from mtdistill.messages import tr
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 AVERAGE_FILE = "moving_average.safetensors"
 COMPLETE_FILE = "complete"
@@ -23,7 +29,8 @@ COMPLETE_FILE = "complete"
 class MovingAverage(TrainerCallback):  # type: ignore[misc]
     """Exponential moving average of the weights, kept in every checkpoint.
 
-    The decay grows from 0.1 to its final value over the first updates, so that the start is forgotten.
+    The decay grows to its final value over the first updates, (1 + update) / (10 + update), so that the start is
+    forgotten.
 
     Args:
         decay: share of the old average kept at every update, in (0, 1).
@@ -36,9 +43,9 @@ class MovingAverage(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Start from the weights, or from the checkpoint that is resumed."""
         self.weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-        stored = Path(args.output_dir) / f"checkpoint-{state.global_step}" / AVERAGE_FILE
+        stored = _checkpoint(args, state) / AVERAGE_FILE
         if state.global_step and stored.is_file():
-            self.weights = load_file(stored)
+            self.weights = {name: weight.to(self.weights[name].device) for name, weight in load_file(stored).items()}
 
     @torch.no_grad()
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
@@ -49,7 +56,8 @@ class MovingAverage(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Store the average beside the weights."""
-        save_file(self.weights, Path(args.output_dir) / f"checkpoint-{state.global_step}" / AVERAGE_FILE)
+        if state.is_world_process_zero:
+            save_file(self.weights, _checkpoint(args, state) / AVERAGE_FILE)
 
     @contextmanager
     def applied_to(self, model: T5ForConditionalGeneration) -> Iterator[None]:
@@ -63,7 +71,13 @@ class MovingAverage(TrainerCallback):  # type: ignore[misc]
 
 
 class BestModel(TrainerCallback):  # type: ignore[misc]
-    """Hands the model to `save` whenever its validation score is the best so far."""
+    """Hands the model to `save` whenever its validation score is the best so far.
+
+    Args:
+        metric: name of the score, without "eval_"; larger is better.
+        save: gets the model, with the averaged weights where there are any, and all scores by name.
+        average: the moving average that the scores belong to.
+    """
 
     def __init__(
         self,
@@ -77,7 +91,8 @@ class BestModel(TrainerCallback):  # type: ignore[misc]
         self, args: Any, state: Any, control: Any, metrics: Mapping[str, float], model: Any = None, **_: Any
     ) -> None:
         """Compare with the Trainer's own best, which is updated after this call."""
-        if state.best_metric is None or metrics[self.metric] > state.best_metric:
+        best = -math.inf if state.best_metric is None else state.best_metric
+        if metrics[self.metric] > best and state.is_world_process_zero:
             with self.average.applied_to(model) if self.average else nullcontext():
                 self.save(model, {name.removeprefix("eval_"): value for name, value in metrics.items()})
 
@@ -93,7 +108,9 @@ class ProgressDisplay(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the bar where a resumed run stands."""
-        self._bar = self._open.enter_context(self._display.bar(self._label, state.max_steps, state.global_step))
+        self._open.close()
+        if state.is_world_process_zero:
+            self._bar = self._open.enter_context(self._display.bar(self._label, state.max_steps, state.global_step))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Advance."""
@@ -106,7 +123,10 @@ class ProgressDisplay(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any], **_: Any) -> None:
         """Say the scores in a line that stays."""
-        self._scores = f"BLEU {metrics['eval_bleu']:.1f}"
+        if "eval_bleu" in metrics:
+            self._scores = f"BLEU {metrics['eval_bleu']:.1f}"
+        if not state.is_world_process_zero:
+            return
         values = " · ".join(f"{name.removeprefix('eval_')} {value:.3g}" for name, value in metrics.items())
         update = tr(en=f"update {state.global_step}", zh=f"第 {state.global_step} 次更新")
         self._display.say(f"{update}: {values}")
@@ -125,7 +145,7 @@ class Samples(Protocol):
 class SampleTranslations(TrainerCallback):  # type: ignore[misc]
     """Shows translations of the same few sentences in TensorBoard after every evaluation."""
 
-    def __init__(self, writer: SummaryWriter, source: Samples) -> None:
+    def __init__(self, writer: "SummaryWriter", source: Samples) -> None:
         self._writer, self._source = writer, source
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -139,8 +159,17 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Drop what an interrupted run logged after the checkpoint that this one goes on from."""
+        if state.is_world_process_zero and self._path.is_file():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _update_of(line) <= state.global_step]
+            write_atomically(self._path, "".join(f"{line}\n" for line in kept))
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
         """Append one line."""
+        if not state.is_world_process_zero:
+            return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as stream:
             line = {"update": state.global_step, "epoch": state.epoch, **(logs or {})}
@@ -152,13 +181,25 @@ class CompleteMarker(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write the marker."""
-        write_atomically(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE_FILE, "")
+        if state.is_world_process_zero:
+            write_atomically(_checkpoint(args, state) / COMPLETE_FILE, "")
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in a folder; one that a kill interrupted does not count."""
     whole = [marker.parent for marker in folder.glob(f"checkpoint-*/{COMPLETE_FILE}")]
     return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+
+
+def _checkpoint(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
+def _update_of(line: str) -> float:
+    """The update that a line of metrics belongs to; infinite for one that a kill cut short."""
+    with suppress(ValueError, KeyError):
+        return float(json.loads(line)["update"])
+    return math.inf
 
 
 @torch.no_grad()

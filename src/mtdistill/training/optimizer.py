@@ -26,13 +26,20 @@ def build_optimizer(
 
     The embedding table has a rate of its own; neither it nor any vector decays. With "muon" the matrices of the layers
     move by Muon, its step scaled to the size AdamW's would have, so that one learning rate serves both rules.
+
+    Args:
+        model: weights that need no gradient are left out.
+        name: the rule for the matrices.
+        learning_rate: of everything but the embedding table, > 0.
+        weight_decay: of the matrices, >= 0.
+        embedding_learning_rate_ratio: rate of the embedding table / learning_rate.
     """
     table = model.shared.weight
-    biases = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    # The relative position biases are tables too: their rows are looked up, not multiplied with.
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     trained = [weight for weight in model.parameters() if weight.requires_grad and weight is not table]
-    by_table = {id(weight) for weight in biases}
-    matrices = [weight for weight in trained if weight.dim() > 1 and id(weight) not in by_table]
-    others = [weight for weight in trained if weight.dim() == 1 or id(weight) in by_table]
+    matrices = [weight for weight in trained if weight.dim() > 1 and id(weight) not in looked_up]
+    others = [weight for weight in trained if weight.dim() == 1 or id(weight) in looked_up]
     adam_groups: list[dict[str, Any]] = [
         {"params": others, "lr": learning_rate, "weight_decay": 0.0},
         {"params": [table], "lr": learning_rate * embedding_learning_rate_ratio, "weight_decay": 0.0},

@@ -15,7 +15,7 @@ def uses_bfloat16(precision: Literal["auto", "float32", "bfloat16"]) -> bool:
     if precision != "auto":
         return precision == "bfloat16"
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return _seconds(torch.float32) > WORTHWHILE_GAIN * _seconds(torch.bfloat16)
 
 

@@ -10,7 +10,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,14 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         dataset: rows as `mtdistill.data.prepared` writes them.
         schedule: how long and how fast.
         folder: where checkpoints go.
-        validate: scores of the current model by name, such as ``bleu``; called ``schedule.evaluations`` times.
+        validate: scores of the model by name, such as ``bleu``; called with the averaged weights where there are any,
+            in evaluation mode, at most ``schedule.evaluations`` times and always after the last update.
         best_metric: which of those scores chooses the best model; larger is better.
         save_best: called with the best model so far, whenever there is a new one.
         callbacks: more Trainer callbacks, such as the progress display.
     """
+
+    control: Any  # of the Trainer, which has no types
 
     def __init__(
         self,
@@ -89,10 +92,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     ) -> None:
         self.schedule, self.validate = schedule, validate
         self.average = MovingAverage(schedule.ema_decay) if schedule.ema_decay else None
-        self._parts: dict[str, float] = defaultdict(float)
-        self._logged_update = 0
-        self._tokens = 0
-        self._logged_at = time.monotonic()
+        self._since_log = _SinceLog()
         updates = schedule.updates(len(dataset))
         every = max(1, math.ceil(updates / schedule.evaluations))
         super().__init__(
@@ -150,6 +150,14 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         """Summed losses of one micro-batch by name; ``total`` is what is minimised, the others are only shown."""
         raise NotImplementedError
 
+    def train(self, resume_from_checkpoint: str | None = None) -> Any:
+        """Train to the end; after a failure or an interrupt callbacks are told too, so that none keeps the terminal."""
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint)
+        except BaseException:
+            self.callback_handler.on_train_end(self.args, self.state, self.control)
+            raise
+
     def get_train_dataloader(self) -> DataLoader:  # type: ignore[type-arg]
         """Length-bucketed batches whose order depends on seed and epoch only."""
         batches = LengthBucketBatches(
@@ -167,44 +175,47 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Mean loss per target token, over all tokens of the update and of every process."""
-        tokens = (inputs["labels"] != IGNORED_LABEL).sum()
-        count = tokens if num_items_in_batch is None else num_items_in_batch
+        if self._since_log.started is None:
+            self._since_log.started = time.monotonic()
+        tokens = int((inputs["labels"] != IGNORED_LABEL).sum())
+        count = tokens if num_items_in_batch is None else int(num_items_in_batch)
         with self._precision():
             sums = self.token_losses(model, inputs)
-        self._tokens += int(tokens)
-        for name, value in sums.items():
-            self._parts[name] += (value.detach() / count).item()
-        if not math.isfinite(self._parts["total"]):
-            raise TrainingFailedError(tr(
-                en=f"the loss is not finite: got {self._parts['total']} at update {self.state.global_step + 1}. "
-                "Lower training.learning_rate; the best model so far is kept.",
-                zh=f"损失不是有限值：第 {self.state.global_step + 1} 次更新时为 {self._parts['total']}。"
-                "请降低 training.learning_rate；目前最好的模型已保留。",
-            ))
+        losses = {name: value.item() / count for name, value in sums.items()}
+        self._since_log.add(losses, tokens, count)
+        if not math.isfinite(losses["total"]):
+            raise TrainingFailedError(
+                tr(
+                    en=f"the loss is not finite: got {losses['total']} at update {self.state.global_step + 1}. "
+                    "Lower training.learning_rate; the best model so far is kept.",
+                    zh=f"损失不是有限值：第 {self.state.global_step + 1} 次更新时为 {losses['total']}。"
+                    "请降低 training.learning_rate；目前最好的模型已保留。",
+                )
+            )
         # Every process holds its own tokens while the gradient is averaged over processes.
-        return sums["total"] / count * self.accelerator.num_processes
+        loss: Tensor = sums["total"] / count * self.accelerator.num_processes
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each part of the loss, and the target tokens per second, since the last log."""
-        updates = self.state.global_step - self._logged_update
-        if "loss" in logs and updates > 0:
-            logs |= {f"{name}_loss": value / updates for name, value in self._parts.items() if name != "total"}
-            logs["tokens_per_second"] = self._tokens / (time.monotonic() - self._logged_at)
-            self._parts.clear()
-            self._logged_update, self._tokens, self._logged_at = self.state.global_step, 0, time.monotonic()
+        if "loss" in logs and self._since_log.started is not None:
+            logs = {**logs, **self._since_log.figures()}
+            self._since_log = _SinceLog(started=time.monotonic())
         super().log(logs, start_time)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Scores of `validate`, for the averaged weights where there are any."""
-        started = time.monotonic()
+        began = time.monotonic()
         model: T5ForConditionalGeneration = self.accelerator.unwrap_model(self.model)
+        model.eval()  # the Trainer returns to training mode before every step
         with self.average.applied_to(model) if self.average else contextlib.nullcontext():
             scores = {f"{metric_key_prefix}_{name}": value for name, value in self.validate(model).items()}
         self.log(dict(scores))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
-        self._logged_at += time.monotonic() - started  # not training time
+        if self._since_log.started is not None:
+            self._since_log.started += time.monotonic() - began  # not training time
         return scores
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
@@ -217,9 +228,31 @@ def teacher_forced_logits(model: nn.Module, inputs: Mapping[str, Tensor], pad_id
     """(batch, target_len, vocabulary) logits of the next token, given the gold tokens before it."""
     labels = inputs["labels"]
     shifted = torch.cat([labels.new_full((len(labels), 1), pad_id), labels[:, :-1]], dim=1)
-    return model(  # type: ignore[no-any-return]
+    logits: Tensor = model(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         decoder_input_ids=shifted.masked_fill(shifted == IGNORED_LABEL, pad_id),
         use_cache=False,
     ).logits
+    return logits
+
+
+@dataclass
+class _SinceLog:
+    """What is shown at the next log; `started` is None before the first loss."""
+
+    started: float | None = None
+    losses: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    tokens: int = 0
+    updates: float = 0.0  # every micro-batch adds its share of the tokens of its update
+
+    def add(self, losses: Mapping[str, float], tokens: int, count: int) -> None:
+        for name, value in losses.items():
+            self.losses[name] += value
+        self.tokens += tokens
+        self.updates += tokens / count
+
+    def figures(self) -> dict[str, float]:
+        """Mean of each part of the loss, and target tokens per second."""
+        means = {f"{name}_loss": value / self.updates for name, value in self.losses.items() if name != "total"}
+        return {**means, "tokens_per_second": self.tokens / (time.monotonic() - (self.started or 0.0))}
