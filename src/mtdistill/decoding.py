@@ -151,6 +151,7 @@ class HuggingFaceTranslator(Translator):
                     early_stopping=beam_size > 1,
                     # What a model folder may ask for and CTranslate2 would not know of:
                     do_sample=False,
+                    use_cache=True,  # the Trainer switches it off, and a model saved in training keeps that
                     length_penalty=1.0,
                     repetition_penalty=1.0,
                     no_repeat_ngram_size=0,

@@ -2,7 +2,7 @@ import pytest
 import sacrebleu
 
 from mtdistill.decoding import Translation
-from mtdistill.evaluation import FailedExample, sentence_chrf, success_rate
+from mtdistill.evaluation import FailedExample, success_rate
 from mtdistill.output_checks import CHECKS
 
 SOURCES = ["他昨天看了一本书。", "她喜欢喝茶。", "今天天气很好。", "我们明天去北京。"]

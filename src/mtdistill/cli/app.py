@@ -168,7 +168,7 @@ def _add_teacher_train(app: typer.Typer) -> None:
         en: str,
         zh: str,
         min: float | None = None,
-        max: float | None = None,  # noqa: A002 -- typer's names
+        max: float | None = None,
     ) -> typer.models.OptionInfo:
         made: typer.models.OptionInfo = typer.Option(name, help=tr(en=en, zh=zh), min=min, max=max)
         return made

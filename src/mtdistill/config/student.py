@@ -26,9 +26,9 @@ class StudentConfig(Section):
     width: int | None = Field(default=None, ge=1, le=65_536)
     """Width for any teacher; goes before `width_at_256` and the ratio."""
     encoder_layers: int | None = Field(default=None, ge=1, le=1000)
-    """How many encoder layers are kept; None: all."""
+    """How many encoder layers are kept, at most; None: all."""
     decoder_layers: int | None = Field(default=None, ge=1, le=1000)
-    """How many decoder layers are kept; None: all."""
+    """How many decoder layers are kept, at most; None: all."""
     kept_encoder_layers: tuple[int, ...] | None = Field(default=None, min_length=1, strict=False)
     """Which teacher encoder layers are kept, counted from 0, ascending; None: chosen by `encoder_layers`."""
     kept_decoder_layers: tuple[int, ...] | None = Field(default=None, min_length=1, strict=False)

@@ -34,13 +34,17 @@ def plan_student(config: RunConfig, teacher: Teacher) -> Blueprint:
     return Blueprint.plan(
         shape,
         width=student.resolve_width(shape.width),
-        encoder_layers=student.encoder_layers,
-        decoder_layers=student.decoder_layers,
+        encoder_layers=_at_most(student.encoder_layers, shape.encoder_layers),
+        decoder_layers=_at_most(student.decoder_layers, shape.decoder_layers),
         kept_encoder_layers=student.kept_encoder_layers,
         kept_decoder_layers=student.kept_decoder_layers,
         heads=student.heads,
         feed_forward_width=student.d_ff,
     )
+
+
+def _at_most(wanted: int | None, there: int) -> int | None:
+    return None if wanted is None else min(wanted, there)
 
 
 def start_student(config: RunConfig, teacher: Teacher, data: PreparedData) -> StartedStudent:

@@ -105,8 +105,9 @@ def retention(
     Source: Koehn 2004 (aclanthology.org/W04-3250).
     """
     bleu = _bleu(target_lang)
-    student = _sentence_statistics(bleu, student_hypotheses, references)
-    teacher = _sentence_statistics(bleu, teacher_hypotheses, references)
+    counting = _bleu(target_lang, effective_order=True)
+    student = _sentence_statistics(counting, student_hypotheses, references)
+    teacher = _sentence_statistics(counting, teacher_hypotheses, references)
     count = len(references)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples)
     ratios = [
@@ -119,10 +120,12 @@ def retention(
     )
 
 
-def _bleu(target_lang: str) -> BLEU:
+def _bleu(target_lang: str, *, effective_order: bool = False) -> BLEU:
     from sacrebleu.metrics.bleu import BLEU
 
-    return BLEU(tokenize=_TOKENIZERS.get(base_language(target_lang), "13a"))
+    # The order matters to scores of single sentences only, of which we take nothing but the counts; without it sacreBLEU
+    # advises to set it at every call.
+    return BLEU(tokenize=_TOKENIZERS.get(base_language(target_lang), "13a"), effective_order=effective_order)
 
 
 def _sentence_statistics(

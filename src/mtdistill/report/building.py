@@ -133,7 +133,7 @@ def _speed_ups(
 def _promises(
     expected: ExpectedConfig, compression: float, success: Success, speed_ups: Sequence[SpeedUp], kept: Retention
 ) -> tuple[Promise, ...]:
-    headline = speed_ups
+    headline = speed_ups[: len(SPEED_SENTENCES)]
     measured: dict[PromiseName, float] = {
         "compression_ratio": compression,
         "success_rate": success.rate,

@@ -143,7 +143,7 @@ def _failure_table(card: ReportCard) -> Table:
         table.add_row(
             _check_name(check),
             f"{count} ({percent(count / card.sentences)})",
-            f"{example.source}\n→ {_shortened(example.hypothesis, 80)}",
+            Text(f"{example.source}\n→ {_shortened(example.hypothesis, 80)}"),
         )
     return table
 

@@ -44,6 +44,7 @@ class Student:
 
 def save_folder(student: Student, folder: Path) -> None:
     """Write a student as a Hugging Face folder, which takes the place of an older one at once."""
+    student.model.config.use_cache = True  # the Trainer switches it off while it trains
     with replacing_folder(folder) as fresh:
         student.model.save_pretrained(str(fresh))
         student.tokenizer.save_pretrained(str(fresh))
@@ -52,6 +53,7 @@ def save_folder(student: Student, folder: Path) -> None:
 
 def save_bundle(student: Student, path: Path) -> None:
     """Write a student as one self-contained file."""
+    student.model.config.use_cache = True
     with tempfile.TemporaryDirectory() as scratch:
         student.tokenizer.save_pretrained(scratch)
         tokenizer_files = {file.name: file.read_text(encoding="utf-8") for file in Path(scratch).iterdir()}
