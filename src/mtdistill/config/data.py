@@ -33,9 +33,9 @@ class DataConfig(Section):
     """Share of `train` that becomes the test split; ignored where `test` is given."""
     cleaning: tuple[str, ...] = Field(default=CLEANING_RULES, strict=False)
     """Names of the cleaning rules that drop pairs."""
-    vocabulary_size: int = Field(default=8000, ge=400, le=1_000_000)
+    vocabulary_size: int = Field(default=6000, ge=400, le=1_000_000)
     """Pieces of a newly trained tokenizer, special tokens and 256 bytes included."""
-    character_coverage: float = Field(default=0.9995, ge=0.98, le=1)
+    character_coverage: float = Field(default=0.998, ge=0.98, le=1)
     """Share of character occurrences that get a piece of their own (the range is SentencePiece's)."""
 
     @field_validator("extra", "validation", "test")

@@ -22,14 +22,14 @@ from mtdistill.messages import tr
 
 PAD, EOS, UNK = "﹤pad﹥", "﹤/s﹥", "﹤unk﹥"
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
-DEFAULT_VOCABULARY_SIZE = 8000
+DEFAULT_VOCABULARY_SIZE = 6000
 # Below any learnt score, so that the six characters "<0x41>" in a text are never taken for the byte 0x41.
 _BYTE_SCORE = -1000.0
 _PRINTABLE_ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 
 def train_tokenizer(
-    lines: Iterable[str], vocabulary_size: int = DEFAULT_VOCABULARY_SIZE, character_coverage: float = 0.9995
+    lines: Iterable[str], vocabulary_size: int = DEFAULT_VOCABULARY_SIZE, character_coverage: float = 0.998
 ) -> PreTrainedTokenizerFast:
     """Learn a joint vocabulary from normalised training text of both languages.
 
