@@ -1,0 +1,116 @@
+"""A trainer whose data, model and scores fit in a second."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import T5ForConditionalGeneration, TrainerCallback
+
+from mtdistill.data.batches import IGNORED_LABEL
+from mtdistill.modeling import t5_config, use_fast_kernels, use_layer_drop
+from mtdistill.training.trainer import Schedule, TranslationTrainer, teacher_forced_logits
+
+VOCABULARY = 40
+
+
+class GoldTrainer(TranslationTrainer):
+    """Cross-entropy, shown twice; remembers what it was given."""
+
+    micro_batches: list[dict[str, Tensor]]
+
+    def token_losses(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        self.micro_batches.append(dict(inputs))
+        real = inputs["labels"] != IGNORED_LABEL
+        logits = teacher_forced_logits(model, inputs)[real].float()
+        loss = nn.functional.cross_entropy(logits, inputs["labels"][real], reduction="sum")
+        return {"total": loss, "gold": loss.detach()}
+
+
+class Recorder(TrainerCallback):
+    """Gradients and logs of every update."""
+
+    def __init__(self) -> None:
+        self.gradients: list[dict[str, Tensor]] = []
+        self.logs: list[dict[str, float]] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        weights = model.named_parameters()
+        self.gradients.append({name: weight.grad.clone() for name, weight in weights if weight.grad is not None})
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        self.logs.append({"update": state.global_step, **logs})
+
+    def trajectory(self) -> list[tuple[float, ...]]:
+        """Update, loss, gradient norm and learning rate."""
+        names = ("update", "loss", "grad_norm", "learning_rate")
+        return [tuple(log[name] for name in names) for log in self.logs if "loss" in log]
+
+
+@dataclass
+class Training:
+    """A trainer, and what it leaves behind."""
+
+    trainer: GoldTrainer
+    recorder: Recorder
+    saved: list[tuple[Mapping[str, float], dict[str, Tensor]]] = field(default_factory=list)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: weight.detach().clone() for name, weight in self.trainer.model.named_parameters()}
+
+
+def make_rows(sentences: int) -> datasets.Dataset:
+    """Random pairs of very different lengths."""
+    generator = random.Random(sentences)
+
+    def ids(length: int) -> list[int]:
+        return [*(generator.randrange(2, VOCABULARY) for _ in range(length - 1)), 1]
+
+    sources = [ids(generator.randint(2, 12)) for _ in range(sentences)]
+    targets = [ids(generator.randint(1, 14)) for _ in range(sentences)]
+    return datasets.Dataset.from_dict({
+        "source": [""] * sentences,
+        "target": [""] * sentences,
+        "source_ids": sources,
+        "target_ids": targets,
+        "source_tokens": [len(row) for row in sources],
+        "target_tokens": [len(row) for row in targets],
+    })  # fmt: skip
+
+
+def make_model(dropout: float = 0.0, layer_drop: float = 0.0) -> T5ForConditionalGeneration:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = t5_config(VOCABULARY, encoder_layers=2, decoder_layers=2, width=16, heads=2, head_width=8,
+                           feed_forward_width=24, dropout=dropout)  # fmt: skip
+        return use_layer_drop(use_fast_kernels(T5ForConditionalGeneration(config)), layer_drop)
+
+
+@pytest.fixture
+def make_training(tmp_path: Path) -> Callable[..., Training]:
+    """A run over random pairs; `schedule` changes single values of a short schedule."""
+
+    def make(*, sentences: int = 12, dropout: float = 0.0, layer_drop: float = 0.0, folder: str = "run",
+             validate: Callable[[Any], Mapping[str, float]] = lambda _model: {"bleu": 1.0},
+             callbacks: Sequence[TrainerCallback] = (), **schedule: Any) -> Training:  # fmt: skip
+        values = {"epochs": 1, "batch_size": 4, "gradient_accumulation": 1, "learning_rate": 0.01,
+                  "weight_decay": 0.01, "max_sequence_length": 32, "warmup_ratio": 0.0, "evaluations": 1}  # fmt: skip
+        recorder = Recorder()
+        training = Training(None, recorder)  # type: ignore[arg-type]
+
+        def save(model: Any, scores: Mapping[str, float]) -> None:
+            training.saved.append((scores, {name: w.detach().clone() for name, w in model.named_parameters()}))
+
+        training.trainer = GoldTrainer(
+            make_model(dropout, layer_drop), make_rows(sentences), Schedule(**{**values, **schedule}),
+            tmp_path / folder, validate, save_best=save, callbacks=[recorder, *callbacks],
+        )  # fmt: skip
+        training.trainer.micro_batches = []
+        return training
+
+    return make
