@@ -5,10 +5,12 @@ Heavy packages are imported inside the fixtures, so that tests which need none o
 
 import copy
 import itertools
+import json
 import os
 import random
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,3 +97,18 @@ def tiny_teacher(
 ) -> "TinyTeacher":
     """A T5 (2+2 layers, width 16, 2 heads, vocabulary 400) that translates `tiny_corpus`, and its tokenizer."""
     return copy.deepcopy(trained_tiny_teacher), copy.deepcopy(tiny_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher_folder(
+    trained_tiny_teacher: "T5ForConditionalGeneration",
+    tiny_tokenizer: "PreTrainedTokenizerFast",
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """`tiny_teacher` as `mtdistill teacher train` leaves it: Hugging Face folder, tokenizer, training record."""
+    folder = tmp_path_factory.mktemp("teacher") / "best"
+    trained_tiny_teacher.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    record = {"source_lang": "zh", "target_lang": "en"}
+    (folder / "training_record.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder

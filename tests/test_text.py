@@ -106,3 +106,8 @@ def test_sound_text_is_not_damage(text: str) -> None:
 @example("é")
 def test_latin_letters_read_twice_are_seen(text: str) -> None:
     assert shows_encoding_damage(text.encode("utf-8").decode("latin-1"))
+
+
+def test_a_lone_surrogate_becomes_the_replacement_character_in_every_language() -> None:
+    assert text.normalise("a\ud800b", "en") == "a\ufffdb"
+    assert text.normalise("我\udfff爱", "zh") == "我\ufffd爱"

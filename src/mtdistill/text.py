@@ -4,6 +4,7 @@ Pure functions over strings, shared by data cleaning and by the checks on transl
 Imported by data, decoding, evaluation; imports nothing of ours.
 """
 
+import re
 import unicodedata
 from functools import cache
 from itertools import pairwise
@@ -53,9 +54,15 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def normalise(text: str, lang: str) -> str:
-    """NFKC, one space between words, and simplified characters for Chinese (OpenCC t2s)."""
+    """NFKC, one space between words, and simplified characters for Chinese (OpenCC t2s).
+
+    Lone surrogates, which no encoding can write, become the replacement character.
+    """
+    text = _SURROGATE.sub("\ufffd", text)
     text = " ".join(unicodedata.normalize("NFKC", text).split())
     return _to_simplified(text) if base_language(lang) == "zh" else text
 

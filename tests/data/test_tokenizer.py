@@ -85,6 +85,14 @@ def test_the_vocabulary_has_the_wanted_size_and_order(tiny_tokenizer: PreTrained
     assert (PAD_ID, EOS_ID, UNK_ID) == (0, 1, 2)
 
 
+def test_the_pieces_and_scores_are_those_sentencepiece_learnt(
+    tiny_tokenizer: PreTrainedTokenizerFast, reference: sentencepiece.SentencePieceProcessor
+) -> None:
+    for row, (piece, score) in enumerate(pieces_of(tiny_tokenizer)):
+        assert piece == reference.id_to_piece(row)
+        assert score == pytest.approx(-1000 if reference.is_byte(row) else reference.get_score(row))
+
+
 def test_every_printable_ascii_character_is_a_piece(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     assert {chr(code) for code in range(0x21, 0x7F)} <= {piece for piece, _ in pieces_of(tiny_tokenizer)}
 

@@ -226,6 +226,7 @@ class TestKdLoss:
         found = gradient(lambda z: loss(z, torch.full_like(z, math.nan), labels, alpha=0.0, beta=1.0).total, student)
         assert found.isfinite().all()
         assert found.any()
+        assert loss(student, torch.full_like(student, math.nan), labels, alpha=0.0, beta=1.0).total.isfinite()
 
     def test_parts_are_reported_also_at_weight_zero(self) -> None:
         student, teacher, labels = logits(3, 5), logits(3, 5, seed=1), labels_with_padding()

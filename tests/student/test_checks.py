@@ -40,8 +40,8 @@ def trained() -> T5ForConditionalGeneration:
         model.decoder.final_layer_norm.weight.requires_grad_(False)
         generator = torch.Generator().manual_seed(1)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, 200)
-        for _ in range(200):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, 300)
+        for _ in range(300):
             source, mask, labels = reversed_rows(64, generator)
             model(input_ids=source, attention_mask=mask, labels=labels).loss.backward()
             optimizer.step()

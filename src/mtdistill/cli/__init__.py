@@ -7,10 +7,9 @@
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from mtdistill import messages
 from mtdistill.errors import MtdistillError, TrainingFailedError
@@ -22,36 +21,35 @@ EXIT_BAD_INPUT, EXIT_TRAINING_FAILED, EXIT_INTERRUPTED = 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code instead of leaving the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    errors = Console(stderr=True, soft_wrap=True)
     try:
         given = _take_language(given)
         from mtdistill.cli.app import build_app
 
         result = typer.main.get_command(build_app())(given, prog_name="mtdistill", standalone_mode=False)
-        return int(result or 0)
+        code = int(result or 0)
     except TrainingFailedError as error:
-        errors.print(f"[bold red]{_label()}[/] {escape(str(error))}")
+        _show_error(str(error))
         return EXIT_TRAINING_FAILED
     except MtdistillError as error:
-        errors.print(f"[bold red]{_label()}[/] {escape(str(error))}")
+        _show_error(str(error))
         return EXIT_BAD_INPUT
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
-        errors.print(f"[bold red]{_label()}[/] {escape(error.format_message())}")
-        errors.print(tr(en="Help: mtdistill --help", zh="帮助：mtdistill --help"))
+    except typer.TyperException as error:
+        if message := error.format_message():  # empty where the help of a group was shown instead
+            hint = tr(en="Help: mtdistill --help", zh="帮助：mtdistill --help")
+            _show_error(f"{message}\n{hint}")
         return EXIT_BAD_INPUT
-    except (KeyboardInterrupt, click.Abort, EOFError):
-        errors.print(
-            tr(
-                en="\nInterrupted. What was saved is kept; add --resume to go on.",
-                zh="\n已中断。已保存的内容都在；加上 --resume 可以继续。",
-            )
-        )
-        return EXIT_INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         sys.stderr.close()
         return 0
+    if code == EXIT_INTERRUPTED:  # typer makes this code out of Ctrl-C
+        interrupted = tr(
+            en="\nInterrupted. What was saved is kept; add --resume to go on.",
+            zh="\n已中断。已保存的内容都在；加上 --resume 可以继续。",
+        )
+        _errors().print(Text(interrupted))
+    return code
 
 
 def script() -> None:
@@ -59,8 +57,13 @@ def script() -> None:
     sys.exit(main())
 
 
-def _label() -> str:
-    return tr(en="Error:", zh="错误：")
+def _errors() -> Console:
+    return Console(stderr=True, soft_wrap=True)
+
+
+def _show_error(message: str) -> None:
+    # As `Text`, for a path or a sentence in it may hold brackets, which are no markup.
+    _errors().print(Text.assemble((tr(en="Error:", zh="错误："), "bold red"), " ", message))
 
 
 def _take_language(given: list[str]) -> list[str]:
@@ -80,8 +83,8 @@ def _take_language(given: list[str]) -> list[str]:
             position += 1
     if wanted is not None:
         if wanted not in ("en", "zh"):
-            raise click.UsageError(
-                tr(en=f"--lang: got {wanted!r}, accepted en or zh", zh=f"--lang：得到 {wanted!r}，可用 en 或 zh")
+            raise typer.BadParameter(
+                tr(en=f"got {wanted!r}, accepted en or zh", zh=f"得到 {wanted!r}，可用 en 或 zh"), param_hint="--lang"
             )
         messages.set_language("zh" if wanted == "zh" else "en")
     return rest

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from mtdistill.display import Display
+from mtdistill.errors import DataError
 from mtdistill.messages import tr
 
 EXIT_PROMISE_BROKEN = 1
@@ -54,9 +55,10 @@ def run_translate(console: Console, texts: Sequence[str], model: Path | None, te
             reason = check_translation(
                 line, translation.text, target_lang=target_lang, hit_length_cap=translation.hit_length_cap
             ) if line.strip() else None  # fmt: skip
-            shown = escape(translation.text) if reason is None else f"{escape(failure_marker())} ({reason})"
+            shown = translation.text if reason is None else f"{failure_marker()} ({reason})"
             failed |= reason is not None
-            console.print(f"[bold]{name}[/] {shown}" if len(translators) > 1 else shown, highlight=False)
+            label = f"{name} " if len(translators) > 1 else ""
+            console.print(Text.assemble((label, "bold"), shown), highlight=False)
     return int(failed)
 
 
@@ -69,5 +71,14 @@ def _lines(console: Console, texts: Sequence[str]) -> Iterator[str]:
         while line := sys.stdin.readline().strip():
             yield line
         return
-    for line in sys.stdin:
-        yield line.rstrip("\n")
+    try:
+        for line in sys.stdin:
+            yield line.rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            tr(
+                en=f"standard input could not be read: got bytes that are no {error.encoding}, accepted text. "
+                "Convert it to UTF-8 first.",
+                zh=f"无法读取标准输入：其中有不是 {error.encoding} 的字节，需要文本。请先转换为 UTF-8。",
+            )
+        ) from error

@@ -58,6 +58,8 @@ class TrainingConfig(Section):
     """Micro-batches per update; the effective batch is this times `batch_size`."""
     learning_rate: float = Field(gt=0, le=1)
     """Highest learning rate, reached after the warm-up."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Rule for the matrices inside the layers; everything else always moves by AdamW."""
     embedding_learning_rate_ratio: float = Field(default=1.0, gt=0, le=1000)
     """Learning rate of the embedding table divided by `learning_rate`."""
     max_sequence_length: int = Field(ge=2, le=4096)

@@ -36,7 +36,7 @@ class StudentConfig(Section):
     heads: int | None = Field(default=None, ge=1, le=1024)
     """Attention heads per layer; None: all of the teacher's."""
     d_ff: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Feed-forward width; None: the teacher's."""
+    """Feed-forward width, at most; None: the teacher's."""
     initialisation: Literal["slice", "select", "random"] = "slice"
     """First weights: a rotated slice of the teacher, a selection of its channels, or noise."""
 

@@ -43,6 +43,7 @@ def read_builtin(name: str) -> tuple[Iterator[Pair], str, str]:
             )
         )
     reader, source_lang, target_lang = BUILTIN[name]
+    builtin_file(name)  # so that a missing extra is known before the first pair is read
     return reader(), source_lang, target_lang
 
 

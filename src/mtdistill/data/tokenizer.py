@@ -120,7 +120,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         DataError: the folder holds no tokenizer that AutoTokenizer can read.
     """
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        # Beside the config.json of a model, transformers makes up an empty tokenizer instead of failing.
+        if not any((folder / name).is_file() for name in tokenizer.vocab_files_names.values()):
+            raise FileNotFoundError
+        return tokenizer
     except Exception as error:  # transformers raises many kinds for a damaged or missing file
         raise DataError(
             tr(

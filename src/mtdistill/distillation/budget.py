@@ -21,6 +21,7 @@ def training_schedule(training: TrainingConfig) -> Schedule:
         learning_rate=training.learning_rate,
         weight_decay=training.weight_decay,
         max_sequence_length=training.max_sequence_length,
+        optimizer=training.optimizer,
         embedding_learning_rate_ratio=training.embedding_learning_rate_ratio,
         warmup_ratio=training.warmup_ratio,
         max_gradient_norm=training.max_gradient_norm,

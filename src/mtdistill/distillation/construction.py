@@ -39,7 +39,7 @@ def plan_student(config: RunConfig, teacher: Teacher) -> Blueprint:
         kept_encoder_layers=student.kept_encoder_layers,
         kept_decoder_layers=student.kept_decoder_layers,
         heads=student.heads,
-        feed_forward_width=student.d_ff,
+        feed_forward_width=_at_most(student.d_ff, shape.feed_forward_width),
     )
 
 

@@ -4,7 +4,6 @@ Imported by the command line; imports the pipeline.
 """
 
 import math
-import resource
 import sys
 import tempfile
 import time
@@ -85,6 +84,15 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
         + training.evaluations * training.validation_sentences * per_sentence
         + data.manifest.sizes["test"] * _REPORT_SECONDS_PER_SENTENCE
     )
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     disk = parameters * 4 * (_STATES * training.checkpoints_kept + 2) / 2**20
-    return Forecast(seconds / 60, peak_kib / 2**20, disk, per_update, updates)
+    return Forecast(seconds / 60, _peak_memory_gib(), disk, per_update, updates)
+
+
+def _peak_memory_gib() -> float:
+    """Largest memory of this process so far; 0 on Windows, which does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere

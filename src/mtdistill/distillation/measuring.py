@@ -109,8 +109,7 @@ def measure_student(
 
 
 def _run_folder_of(path: Path) -> Path | None:
-    """The run folder that a student's path lies in, if it does."""
-    for folder in (path, *path.absolute().parents[:3]):
-        if (folder / "config.toml").is_file() and (folder / "checkpoints").is_dir():
-            return folder
-    return None
+    """The run folder that a student's path names or lies in, if it does; that of a random baseline has no report."""
+    path = path.absolute()
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path
+    return folder if (folder / "config.toml").is_file() else None

@@ -18,7 +18,6 @@ from mtdistill.errors import ConfigError
 from mtdistill.evaluation.speed import cpu_name
 from mtdistill.files import write_atomically
 from mtdistill.messages import tr
-from mtdistill.training.callbacks import latest_checkpoint
 
 _PACKAGES = ("mtdistill", "torch", "transformers", "tokenizers", "ctranslate2", "datasets", "sacrebleu", "numpy")
 
@@ -68,8 +67,7 @@ def start_run(config: RunConfig) -> tuple[RunFolder, Path | None]:
     older: Path | None = None
     try:
         if run.path.exists():
-            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(run.path.stat().st_mtime))
-            older = run.path.with_name(f"{run.path.name}-{stamp}")
+            older = _name_for_older(run.path)
             run.path.rename(older)
         run.path.mkdir(parents=True)
         write_atomically(run.path / "config.toml", dump_toml(config))
@@ -98,7 +96,8 @@ def resume_run(config: RunConfig) -> tuple[RunFolder, RunConfig]:
                 zh=f"没有可以继续的训练：{run.path}。请去掉 --resume 重新开始。",
             )
         )
-    stored = read_toml(run.path / "config.toml")
+    # A run folder may be moved, and the same one can be named in more than one way.
+    stored = read_toml(run.path / "config.toml").model_copy(update={"output": config.output})
     if stored != config:
         ours, theirs = config.model_dump(), stored.model_dump()
         changed = [f"{a}.{b}" for a in ours if isinstance(ours[a], dict) for b in ours[a] if ours[a][b] != theirs[a][b]]
@@ -113,11 +112,6 @@ def resume_run(config: RunConfig) -> tuple[RunFolder, RunConfig]:
     return run, stored
 
 
-def is_unfinished(run: RunFolder) -> bool:
-    """A run that has a checkpoint to go on from and no report yet."""
-    return latest_checkpoint(run.checkpoints) is not None and not run.report.is_file()
-
-
 def environment() -> dict[str, object]:
     """Versions and machine that results were made with."""
     return {
@@ -128,3 +122,13 @@ def environment() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in _PACKAGES},
     }
+
+
+def _name_for_older(folder: Path) -> Path:
+    """A free name with the time of the last change; two runs may end within a second."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(folder.stat().st_mtime))
+    free, number = folder.with_name(f"{folder.name}-{stamp}"), 1
+    while free.exists():
+        number += 1
+        free = folder.with_name(f"{folder.name}-{stamp}-{number}")
+    return free

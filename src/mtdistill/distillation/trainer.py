@@ -46,7 +46,7 @@ class DistillationTrainer(TranslationTrainer):
     def token_losses(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Sums over the tokens of the micro-batch: `total`, `kd` (with T²) and `gold`."""
         real = inputs["labels"] != IGNORED_LABEL
-        progress = self.state.global_step / max(1, self.state.max_steps)
+        progress = self.state.global_step / max(1, self.state.max_steps - 1)  # 1 in the last update
         loss = kd_loss(
             teacher_forced_logits(model, inputs)[real],
             self.targets.logits(inputs),

@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from mtdistill.data.tokenizer import load_tokenizer
-from mtdistill.errors import CheckpointError, MtdistillError
+from mtdistill.errors import CheckpointError
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling import load_model
@@ -90,16 +90,16 @@ def load_student(path: Path) -> Student:
         )
     try:
         return _from_bundle(path)
-    except MtdistillError:
+    except CheckpointError:
         raise
-    except Exception as error:  # torch, zip and pickle raise their own for every kind of damage
+    except Exception as error:  # torch, zip, pickle and our readers raise their own for every kind of damage
         raise CheckpointError(_not_a_student(path, f"{type(error).__name__}: {error}")) from error
 
 
 def _from_folder(folder: Path) -> Student:
     info_file = folder / INFO_FILE
     try:
-        info = json.loads(info_file.read_text(encoding="utf-8")) if info_file.is_file() else {}
+        info = _info(info_file.read_text(encoding="utf-8")) if info_file.is_file() else {}
     except ValueError as error:
         raise CheckpointError(_not_a_student(folder, f"{INFO_FILE}: {error}")) from error
     return Student(load_model(folder), load_tokenizer(folder), info)
@@ -120,8 +120,11 @@ def _from_bundle(path: Path) -> Student:
             )
         )
     # On the meta device nothing is allocated, however large the sizes that a hostile configuration claims.
+    config = T5Config.from_dict(json.loads(content["model_config"]))
+    if config.num_layers + config.num_decoder_layers > len(content["weights"]):  # as many modules would be made
+        raise CheckpointError(_not_a_student(path, "num_layers"))
     with torch.device("meta"):
-        model = T5ForConditionalGeneration(T5Config.from_dict(json.loads(content["model_config"])))
+        model = T5ForConditionalGeneration(config)
     model.load_state_dict(content["weights"], strict=True, assign=True)
     for tied in (model.encoder.embed_tokens, model.decoder.embed_tokens, model.lm_head):
         if tied.weight.data_ptr() == model.shared.weight.data_ptr():
@@ -130,7 +133,14 @@ def _from_bundle(path: Path) -> Student:
         for name, text in content["tokenizer"].items():
             (Path(scratch) / Path(name).name).write_text(text, encoding="utf-8")
         tokenizer = load_tokenizer(Path(scratch))
-    return Student(model.eval(), tokenizer, json.loads(content["info"]))
+    return Student(model.eval(), tokenizer, _info(content["info"]))
+
+
+def _info(text: str) -> dict[str, Any]:
+    info = json.loads(text)
+    if not isinstance(info, dict):
+        raise ValueError("no object")
+    return info
 
 
 def _not_a_student(path: Path, detail: str) -> str:

@@ -1,0 +1,59 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtdistill.config import apply_overrides
+from mtdistill.distillation.construction import first_batches, plan_student, start_student
+from mtdistill.distillation.pipeline import Materials
+from mtdistill.errors import StudentError
+from mtdistill.presets import PRESET_NAMES, load_preset
+
+
+@pytest.mark.parametrize("name", PRESET_NAMES)
+def test_a_preset_keeps_no_more_than_there_is(name: str, materials: Materials) -> None:
+    config = load_preset(name).config
+    blueprint = plan_student(config, materials.teacher)
+    for kept, wanted in (
+        (blueprint.kept_encoder_layers, config.student.encoder_layers),
+        (blueprint.kept_decoder_layers, config.student.decoder_layers),
+    ):
+        assert len(kept) == min(2, wanted or 2)
+    assert blueprint.feed_forward_width == min(32, config.student.d_ff or 32)
+    assert blueprint.width == config.student.resolve_width(16) <= 16
+
+
+def test_fewer_layers_and_named_layers(materials: Materials) -> None:
+    config = apply_overrides(
+        load_preset("quick").config,
+        ["student.encoder_layers=1", "student.decoder_layers=none", "student.kept_decoder_layers=[1]"],
+    )
+    blueprint = plan_student(config, materials.teacher)
+    assert len(blueprint.kept_encoder_layers) == 1
+    assert blueprint.kept_decoder_layers == (1,)
+
+
+def test_a_named_layer_that_is_not_there_is_refused(materials: Materials) -> None:
+    wanted = ["student.decoder_layers=none", "student.kept_decoder_layers=[0, 5]"]
+    with pytest.raises(StudentError, match="kept_decoder_layers"):
+        plan_student(apply_overrides(load_preset("quick").config, wanted), materials.teacher)
+
+
+def test_a_slice_starts_nearer_to_the_teacher_than_noise(make_run: Any, materials: Materials, tmp_path: Path) -> None:
+    student = start_student(make_run(tmp_path), materials.teacher, materials.data)
+    assert student.build.model.config.d_model == 14
+    assert student.start is not None
+    assert 0 < student.start.kl_student < student.start.kl_random
+
+
+def test_noise_has_no_start_to_check(make_run: Any, materials: Materials, tmp_path: Path) -> None:
+    config = make_run(tmp_path, "student.initialisation=random")
+    assert start_student(config, materials.teacher, materials.data).start is None
+
+
+def test_first_batches_are_cut_to_sentences_and_tokens(materials: Materials) -> None:
+    batches = first_batches(materials.data, "train", 60, 4)
+    assert [len(source) for source, _, _ in batches] == [50, 10]
+    assert all(source.shape[1] <= 4 and labels.shape[1] <= 4 for source, _, labels in batches)
+    rows = len(materials.data.split("test"))
+    assert sum(len(source) for source, _, _ in first_batches(materials.data, "test", 10_000, 32)) == rows

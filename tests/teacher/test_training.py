@@ -1,0 +1,120 @@
+"""A teacher learns, can be sliced, goes on after an interruption, and is never overwritten by mistake."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from mtdistill.data.batches import IGNORED_LABEL, Collator
+from mtdistill.data.prepared import PreparedData
+from mtdistill.data.tokenizer import load_tokenizer
+from mtdistill.errors import TeacherError
+from mtdistill.modeling import load_model
+from mtdistill.teacher.training import BEST_FOLDER, RECORD_FILE, TeacherRecipe, TeacherTrainer, train_teacher
+from mtdistill.training.callbacks import latest_checkpoint
+from mtdistill.training.trainer import Schedule
+
+RECIPE = TeacherRecipe(
+    encoder_layers=2, decoder_layers=1, width=16, heads=2, head_width=8, feed_forward_width=32, dropout=0.1,
+    layer_drop=0.2,
+    schedule=Schedule(epochs=3, batch_size=16, gradient_accumulation=1, learning_rate=0.02, weight_decay=0.01,
+                      max_sequence_length=32, optimizer="muon", ema_decay=0.8, evaluations=3),
+)  # fmt: skip
+
+
+@pytest.fixture
+def validate(tiny_data: PreparedData) -> Callable[[Any], dict[str, float]]:
+    """Mean loss on the validation split, as a score that grows."""
+    batch = Collator(32)(tiny_data.split("validation").to_list())
+
+    def score(model: Any) -> dict[str, float]:
+        with torch.no_grad():
+            return {"bleu": -model(**batch).loss.item()}
+
+    return score
+
+
+class Interrupt(TrainerCallback):
+    def __init__(self, update: int) -> None:
+        self.update = update
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.update:
+            raise KeyboardInterrupt
+
+
+def test_learns_and_leaves_a_teacher_that_can_be_sliced(
+    tiny_data: PreparedData, validate: Callable[[Any], dict[str, float]], tmp_path: Path
+) -> None:
+    scores: list[Mapping[str, float]] = []
+    best = train_teacher(tiny_data, RECIPE, tmp_path, validate, on_best=scores.append)
+    assert best == tmp_path / BEST_FOLDER
+    assert scores[0]["bleu"] < scores[-1]["bleu"] - 0.5
+
+    model = load_model(best)
+    assert validate(model)["bleu"] == pytest.approx(scores[-1]["bleu"], abs=1e-5)
+    assert (len(model.encoder.block), len(model.decoder.block)) == (2, 1)
+    # A frozen gain of ones keeps the tied output head exact under a rotation.
+    assert model.decoder.final_layer_norm.weight.tolist() == [1.0] * 16
+    assert model.encoder.final_layer_norm.weight.tolist() != [1.0] * 16
+    assert model.lm_head.weight is model.shared.weight
+    assert load_tokenizer(best)("猫")["input_ids"] == tiny_data.tokenizer("猫")["input_ids"]
+
+    record = json.loads((best / RECORD_FILE).read_text(encoding="utf-8"))
+    assert (record["source_lang"], record["target_lang"]) == ("zh", "en")
+    assert record["recipe"] == json.loads(json.dumps(dataclasses.asdict(RECIPE)))
+    assert record["data"]["identity"] == tiny_data.manifest.identity
+    assert record["validation"] == scores[-1]
+
+
+def test_an_interrupted_training_is_neither_overwritten_nor_lost(
+    tiny_data: PreparedData, validate: Callable[[Any], dict[str, float]], tmp_path: Path
+) -> None:
+    whole = train_teacher(tiny_data, RECIPE, tmp_path / "whole", validate)
+    updates = RECIPE.schedule.updates(len(tiny_data.split("train")))
+    with pytest.raises(KeyboardInterrupt):
+        train_teacher(tiny_data, RECIPE, tmp_path / "cut", validate, callbacks=[Interrupt(updates - 1)])
+    with pytest.raises(TeacherError, match=r"holds a teacher already: got .*cut\. Add --resume"):
+        train_teacher(tiny_data, RECIPE, tmp_path / "cut", validate)
+
+    started_at: list[int] = []
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            started_at.append(state.global_step)
+
+    resumed = train_teacher(tiny_data, RECIPE, tmp_path / "cut", validate, resume=True, callbacks=[Watch()])
+    assert 0 < started_at[0] < updates
+    expected, weights = load_model(whole).state_dict(), load_model(resumed).state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_finished_teacher_without_checkpoints_is_not_overwritten(
+    tiny_data: PreparedData, validate: Callable[[Any], dict[str, float]], tmp_path: Path
+) -> None:
+    (tmp_path / BEST_FOLDER).mkdir()
+    assert latest_checkpoint(tmp_path) is None
+    with pytest.raises(TeacherError, match="holds a teacher already"):
+        train_teacher(tiny_data, RECIPE, tmp_path, validate)
+
+
+def test_to_resume_where_nothing_is_means_to_start(
+    tiny_data: PreparedData, validate: Callable[[Any], dict[str, float]], tmp_path: Path
+) -> None:
+    schedule = dataclasses.replace(RECIPE.schedule, epochs=1, batch_size=100, evaluations=1)
+    recipe = dataclasses.replace(RECIPE, schedule=schedule)
+    assert train_teacher(tiny_data, recipe, tmp_path, validate, resume=True).is_dir()
+
+
+def test_the_loss_is_the_summed_cross_entropy(tiny_teacher: Any, tiny_data: PreparedData) -> None:
+    model, _ = tiny_teacher
+    batch = Collator(32)(tiny_data.split("test").to_list())
+    tokens = int((batch["labels"] != IGNORED_LABEL).sum())
+    losses = TeacherTrainer.token_losses(None, model, batch)  # type: ignore[arg-type]
+    assert {*losses} == {"total"}
+    torch.testing.assert_close(losses["total"] / tokens, model(**batch).loss)
