@@ -110,10 +110,10 @@ class TestLiveBar:
     def test_shows_label_count_and_note_as_they_are(self) -> None:
         display, stream = terminal()
         with display.bar("[training]", 8) as bar:
-            bar.advance_to(3, "loss [1.5]")
+            bar.advance_to(3, "loss [nan]")
             bar.advance_to(4)
         last = stream.getvalue()
-        for part in ("[training]", "4/8", "loss [1.5]", "left"):
+        for part in ("[training]", "4/8", "loss [nan]", "left"):
             assert part in last
 
     def test_messages_stand_above_it(self) -> None:

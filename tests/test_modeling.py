@@ -99,12 +99,31 @@ class TestFastKernels:
         for name, gradient in wanted.items():
             torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
-    def test_generation_is_the_stock_one(self, make: Make, batch: dict[str, Tensor]) -> None:
+    @pytest.mark.parametrize("training", [True, False])
+    @pytest.mark.parametrize("beams", [1, 3])
+    def test_generation_is_the_stock_one(
+        self, make: Make, batch: dict[str, Tensor], beams: int, training: bool
+    ) -> None:
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        stock, fast = make(), use_fast_kernels(make())
-        for beams in (1, 3):
-            expected = stock.eval().generate(**inputs, num_beams=beams, max_new_tokens=12)
-            assert torch.equal(fast.eval().generate(**inputs, num_beams=beams, max_new_tokens=12), expected)
+        stock, fast = (
+            model.train(training).generate(**inputs, num_beams=beams, max_new_tokens=12)
+            for model in (make(), use_fast_kernels(make()))
+        )
+        assert torch.equal(fast, stock)
+
+    def test_attention_weights_can_be_looked_at_in_evaluation(self, make: Make, batch: dict[str, Tensor]) -> None:
+        stock, fast = make().eval(), use_fast_kernels(make()).eval()
+        stock.set_attn_implementation("eager")
+        expected, output = stock(**batch, output_attentions=True), fast(**batch, output_attentions=True)
+        for name in ("encoder_attentions", "decoder_attentions", "cross_attentions"):
+            assert len(output[name]) == 2
+            torch.testing.assert_close(output[name], expected[name], rtol=1e-4, atol=1e-6)
+
+    def test_nearly_nothing_is_not_blown_up(self, make: Make) -> None:
+        stock, fast = make().encoder.final_layer_norm, use_fast_kernels(make()).encoder.final_layer_norm
+        for size in (0.0, 1e-5, 1e-3):
+            values = torch.linspace(-size, size, 24)[None]
+            torch.testing.assert_close(fast(values), stock(values))
 
     def test_a_frozen_gain_gets_no_gradient(self, make: Make, batch: dict[str, Tensor]) -> None:
         model = use_fast_kernels(make()).train()
@@ -145,6 +164,12 @@ class TestFastKernels:
     def test_dropout_acts_in_training(self, make: Make, batch: dict[str, Tensor]) -> None:
         model = use_fast_kernels(make(dropout=0.5)).train()
         assert not torch.equal(model(**batch).logits, model(**batch).logits)
+        run = set()
+        dropouts = {name: module for name, module in model.named_modules() if isinstance(module, ByteDropout)}
+        for name, module in dropouts.items():
+            module.register_forward_hook(lambda *_, name=name: run.add(name))
+        model(**batch)
+        assert run == {*dropouts}
 
 
 class TestByteDropout:
@@ -282,7 +307,9 @@ class TestLoading:
 
     def test_another_architecture(self, tmp_path: Path) -> None:
         BertConfig().save_pretrained(str(tmp_path))
-        with pytest.raises(CheckpointError, match=r"not supported: got 'bert' in .*, accepted 't5'"):
+        with pytest.raises(
+            CheckpointError, match=r"^this architecture is not supported: got 'bert' in .*, accepted 't5'"
+        ):
             load_model(tmp_path)
 
     def test_no_weights(self, folder: Path) -> None:

@@ -109,5 +109,5 @@ def test_latin_letters_read_twice_are_seen(text: str) -> None:
 
 
 def test_a_lone_surrogate_becomes_the_replacement_character_in_every_language() -> None:
-    assert text.normalise("a\ud800b", "en") == "a\ufffdb"
-    assert text.normalise("我\udfff爱", "zh") == "我\ufffd爱"
+    assert normalise("a\ud800b", "en") == "a\ufffdb"
+    assert normalise("我\udfff爱", "zh") == "我\ufffd爱"

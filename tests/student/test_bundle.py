@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import pickle
@@ -134,7 +135,8 @@ def test_a_hostile_file_executes_nothing(place: str, rewrite: Callable[..., Path
     with pytest.raises(CheckpointError):
         load_student(path)
     assert not victim.exists()
-    torch.load(path, weights_only=False)  # the trap itself works
+    with contextlib.suppress(RuntimeError):  # no weights came out of it, but what was in it ran
+        torch.load(path, weights_only=False)
     assert victim.exists()
 
 
