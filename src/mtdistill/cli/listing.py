@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 
+from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.config import ExpectedConfig, RunConfig
 from mtdistill.display import Display
 from mtdistill.errors import MtdistillError
@@ -98,6 +99,7 @@ def _forecasts(presets: tuple[Preset, ...], output: str, display: Display) -> di
     from mtdistill.distillation.forecast import CALIBRATION_UPDATES, forecast
     from mtdistill.distillation.pipeline import prepare_materials
 
+    quiet_libraries()
     try:
         materials = prepare_materials(presets[0].config.model_copy(update={"output": output}), Display())
     except MtdistillError as error:

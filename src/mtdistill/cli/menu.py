@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtdistill.cli.listing import forecast_line, promise_line, settings_line
+from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.config import apply_overrides, recommendation_warnings
 from mtdistill.display import Display, duration
 from mtdistill.messages import tr
@@ -90,13 +91,3 @@ def _ask(question: str) -> str | None:
 
 def _as_override(key: str, value: str | None) -> list[str]:
     return [] if value is None else [f"{key}={value}"]
-
-
-def quiet_libraries() -> None:
-    """No progress bars and advice of other libraries between ours."""
-    import datasets
-    from transformers.utils import logging
-
-    datasets.disable_progress_bars()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()

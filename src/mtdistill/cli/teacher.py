@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.config import DataConfig, apply_overrides
 from mtdistill.display import Display
 from mtdistill.messages import tr
@@ -23,7 +24,6 @@ def run_teacher(
 ) -> None:
     """Train a teacher with the recipe of the shipped one, save for what is given and not None."""
     data_config = _data_config(data)
-    from mtdistill.cli.menu import quiet_libraries
     from mtdistill.data.prepared import languages_of
     from mtdistill.distillation.teacher_run import run_teacher_training
     from mtdistill.teacher.training import TeacherRecipe

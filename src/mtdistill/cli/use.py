@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.display import Display
 from mtdistill.errors import DataError
 from mtdistill.messages import tr
@@ -16,7 +17,6 @@ EXIT_PROMISE_BROKEN = 1
 
 def run_test(display: Display, model_path: Path, teacher: str | None, output: str | None) -> int:
     """Measure a student and show its report card. Returns 0 when every promise holds, else 1."""
-    from mtdistill.cli.menu import quiet_libraries
     from mtdistill.distillation.measuring import measure_student
     from mtdistill.report import render
 
@@ -28,7 +28,6 @@ def run_test(display: Display, model_path: Path, teacher: str | None, output: st
 
 def run_translate(console: Console, texts: Sequence[str], model: Path | None, teacher: str | None, beam: int) -> int:
     """Translate lines; with a student and a teacher both are shown, side by side. Returns 1 if any line failed."""
-    from mtdistill.cli.menu import quiet_libraries
     from mtdistill.decoding import HuggingFaceTranslator, Translator
     from mtdistill.output_checks import check_translation, failure_marker
     from mtdistill.student.bundle import load_student
