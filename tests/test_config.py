@@ -85,6 +85,7 @@ OVERRIDES: dict[str, tuple[str, object]] = {
     "training.batch_size": ("64", 64),
     "training.gradient_accumulation": ("4", 4),
     "training.learning_rate": ("2e-3", 0.002),
+    "training.optimizer": ("muon", "muon"),
     "training.embedding_learning_rate_ratio": ("10", 10.0),
     "training.max_sequence_length": ("32", 32),
     "training.weight_decay": ("0.0", 0.0),
