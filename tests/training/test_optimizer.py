@@ -58,7 +58,7 @@ def test_every_trainable_weight_is_in_one_group(model: T5ForConditionalGeneratio
 
 @both
 def test_one_update_moves_every_weight_by_about_its_rate(model: T5ForConditionalGeneration, name: Any) -> None:
-    """The step of Muon has the size that Adam's would have, so that a learning rate means the same to both."""
+    """The step of Muon is a fifth of Adam's first one, the size that Adam's steps soon have, whatever the shape."""
     optimizer = build_optimizer(model, name, 0.01, 0.0, 4.0)
     before = weights_of(model)
     give_gradients(model, 0)
@@ -69,7 +69,7 @@ def test_one_update_moves_every_weight_by_about_its_rate(model: T5ForConditional
             assert moved == 0
             continue
         expected = 0.04 if kind_of(weight_name) == "table" else 0.01
-        low, high = (0.15, 1.01) if name == "muon" and kind_of(weight_name) == "matrix" else (0.99, 1.01)
+        low, high = (0.15, 0.25) if name == "muon" and kind_of(weight_name) == "matrix" else (0.99, 1.01)
         assert low * expected < moved < high * expected, weight_name
 
 

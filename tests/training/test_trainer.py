@@ -373,13 +373,17 @@ class TestSchedule:
         assert rates[3:] == sorted(rates[3:], reverse=True)
         assert 0 < rates[-1] < 0.001
 
-    def test_the_same_seed_gives_the_same_run(self, make_training: MakeTraining) -> None:
+    @pytest.mark.parametrize(("sentences", "dropout"), [(12, 0.0), (1, 0.3)], ids=["order", "dropout"])
+    def test_the_seed_decides_the_order_and_the_dropout(
+        self, make_training: MakeTraining, sentences: int, dropout: float
+    ) -> None:
         runs = {}
         for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
-            training = make_training(dropout=0.3, folder=folder, seed=seed)
+            training = make_training(sentences=sentences, dropout=dropout, folder=folder, seed=seed)
             training.trainer.train()
             runs[folder] = training.recorder.trajectory()
-        assert runs["a"] == runs["b"] != runs["c"]
+        assert runs["a"] == runs["b"]
+        assert runs["a"][-1][1] != pytest.approx(runs["c"][-1][1], rel=1e-4)
 
     @pytest.mark.parametrize("bfloat16", [False, True])
     def test_the_precision_of_matrix_products(self, make_training: MakeTraining, bfloat16: bool) -> None:

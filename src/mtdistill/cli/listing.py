@@ -13,7 +13,7 @@ from mtdistill.config import ExpectedConfig, RunConfig
 from mtdistill.display import Display
 from mtdistill.errors import MtdistillError
 from mtdistill.messages import tr
-from mtdistill.presets import RECOMMENDED, Bilingual, Preset, load_presets
+from mtdistill.presets import Bilingual, Preset, load_presets
 
 
 def show_presets(console: Console, *, as_json: bool, calibrate: bool, output: str) -> None:
@@ -75,8 +75,7 @@ def _panel(preset: Preset, forecast: Mapping[str, float] | None) -> Panel:
     table.add_row(tr(en="expected", zh="预期"), promise_line(preset.config.expected))
     if forecast:
         table.add_row(tr(en="here", zh="本机"), forecast_line(forecast))
-    star = tr(en=" (recommended)", zh="（推荐）") if preset.name == RECOMMENDED else ""
-    return Panel(Group(table), title=f"{preset.number} {preset.name} · {preset.title}{star}", title_align="left")
+    return Panel(Group(table), title=f"{preset.number} {preset.name} · {preset.title}", title_align="left")
 
 
 def _as_dict(preset: Preset, forecast: Mapping[str, float] | None) -> dict[str, Any]:

@@ -111,8 +111,6 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
                 save_steps=every,
                 save_total_limit=schedule.checkpoints_kept,
                 logging_steps=max(1, min(25, updates // 20)),
-                # The Trainer would otherwise hide a non-finite loss behind the last mean.
-                logging_nan_inf_filter=False,
                 report_to=[],  # the pipeline brings a TensorBoard callback that writes where the run folder says
                 metric_for_best_model=best_metric,
                 greater_is_better=True,
