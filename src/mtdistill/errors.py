@@ -9,6 +9,7 @@ and ends with exit code 2; anything that is not in this tree is a bug.
     │   └── LeakageError     a validation or test sentence is also in training
     ├── MissingExtraError    an optional dependency is needed and not installed
     ├── TeacherError         the teacher is unusable or does not fit the data
+    ├── CacheError           stored teacher states are missing, damaged or of something else
     ├── StudentError         a student cannot be built from this teacher
     ├── CheckpointError      a file to resume from or to load is missing, damaged or of another kind
     └── TrainingFailedError  training ran and its result is not usable
@@ -39,6 +40,10 @@ class MissingExtraError(MtdistillError):
 
 class TeacherError(MtdistillError):
     """The teacher cannot be used, or does not fit the data."""
+
+
+class CacheError(MtdistillError):
+    """Stored teacher states are missing, damaged, or belong to something else."""
 
 
 class StudentError(MtdistillError):

@@ -23,6 +23,8 @@ class TeacherConfig(Section):
     """A Hugging Face folder, or "reference": the zh-en teacher that comes with the package."""
     min_bleu: float = Field(default=5.0, ge=0, le=100)
     """BLEU on 100 validation sentences below which the teacher is refused."""
+    targets: Literal["auto", "live", "cached"] = "auto"
+    """Whether the teacher runs in every update or once, its states kept on disk; auto: what takes less time."""
 
 
 class KdConfig(Section):

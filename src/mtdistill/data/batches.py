@@ -1,17 +1,21 @@
 """Which sentences go into one batch, and the tensors that come out.
 
-Sentences of similar length are batched together, because on a CPU the padding of a mixed batch costs as much as the
-text. The order depends on the seed and the epoch only, so a resumed run sees what it would have seen.
+A batch is packed: the tokens of its sentences stand one after the other, and only the boundaries say where one ends,
+because on a CPU padding costs as much as text. Sentences of similar length are batched together all the same: where a
+batch has to be padded it wastes little, and batches of an epoch differ less in cost. The order depends on the seed and
+the epoch only, so a resumed run sees what it would have seen.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from datasets import Dataset
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
 
 IGNORED_LABEL = -100
@@ -20,26 +24,114 @@ IGNORED_LABEL = -100
 WINDOW_BATCHES = 50
 
 
+@dataclass(frozen=True)
+class PackedBatch:
+    """Sentence pairs as two lists of tokens and the boundaries of the sentences in them.
+
+    Attributes:
+        source_ids: (source tokens,) int64.
+        source_starts: (sentences + 1,) int64, first token of each sentence and the end of the last.
+        labels: (target tokens,) int64, what is to be predicted; the decoder reads them one position later.
+        target_starts: (sentences + 1,) int64.
+        rows: (sentences,) int64, the place of each pair in the data set.
+    """
+
+    source_ids: Tensor
+    source_starts: Tensor
+    labels: Tensor
+    target_starts: Tensor
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, first: int, last: int) -> "PackedBatch":
+        """Sentences first to last - 1, sharing the memory."""
+        sources, targets = self.source_starts[first : last + 1], self.target_starts[first : last + 1]
+        return PackedBatch(
+            self.source_ids[sources[0] : sources[-1]],
+            sources - sources[0],
+            self.labels[targets[0] : targets[-1]],
+            targets - targets[0],
+            self.rows[first:last],
+        )
+
+    def decoder_input_ids(self, start_id: int) -> Tensor:
+        """(target tokens,): the labels one position later, each sentence begun by the start token."""
+        shifted = self.labels.roll(1)
+        shifted[self.target_starts[:-1]] = start_id
+        return shifted
+
+    def padded(self, pad_id: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Input ids and attention mask, (sentences, longest source), and labels, padded with -100."""
+        sources = self.source_ids.split(self.source_starts.diff().tolist())
+        targets = self.labels.split(self.target_starts.diff().tolist())
+        return (
+            pad_sequence(sources, batch_first=True, padding_value=pad_id),
+            pad_sequence([torch.ones_like(source) for source in sources], batch_first=True),
+            pad_sequence(targets, batch_first=True, padding_value=IGNORED_LABEL),
+        )
+
+
+class PackedRows(torch.utils.data.Dataset[PackedBatch]):
+    """Tokenised pairs, read from disk as they are asked for.
+
+    Sequences beyond `max_tokens` are cut: a source keeps its final end token, a target loses it, so that the student
+    is not taught to stop in the middle of a sentence.
+
+    Args:
+        dataset: rows as `mtdistill.data.prepared` writes them.
+        max_tokens: longest source and longest target, > 1.
+    """
+
+    def __init__(self, dataset: Dataset, max_tokens: int) -> None:
+        self._table = dataset.select_columns(["source_ids", "target_ids"]).with_format("arrow")
+        self.max_tokens = max_tokens
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, row: int) -> PackedBatch:
+        return self.batch([row])
+
+    def __getitems__(self, rows: list[int]) -> dict[str, Tensor]:
+        """What a DataLoader asks for, in the form that a Trainer moves between devices: a PackedBatch as a dict."""
+        return dict(vars(self.batch(rows)))
+
+    def batch(self, rows: list[int]) -> PackedBatch:
+        """These rows, in this order."""
+        table = self._table[rows]
+        source_ids, source_starts = _cut(table.column("source_ids"), self.max_tokens, keep_end=True)
+        target_ids, target_starts = _cut(table.column("target_ids"), self.max_tokens, keep_end=False)
+        return PackedBatch(source_ids, source_starts, target_ids, target_starts, torch.tensor(rows))
+
+
 class LengthBucketBatches(Sampler[list[int]]):
     """Indices of every batch of an epoch; every sentence exactly once, what is left over as a smaller batch at the end.
 
     Args:
         lengths: (sentences, 2) source and target tokens.
-        batch_size: sentences in a batch.
+        batch_size: sentences of similar length that stay together.
         seed: of the order; the same seed and epoch give the same batches.
+        buckets: how many such groups make up one batch.
     """
 
-    def __init__(self, lengths: npt.NDArray[np.int32], batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+    def __init__(self, lengths: npt.NDArray[np.int32], batch_size: int, seed: int, buckets: int = 1) -> None:
+        self.lengths, self.batch_size, self.seed, self.buckets, self.epoch = lengths, batch_size, seed, buckets, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of this epoch; called by the Trainer."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return -(-len(self.lengths) // (self.batch_size * self.buckets))
 
     def __iter__(self) -> Iterator[list[int]]:
+        buckets = list(self._buckets())
+        for start in range(0, len(buckets), self.buckets):
+            yield [row for bucket in buckets[start : start + self.buckets] for row in bucket]
+
+    def _buckets(self) -> Iterator[list[int]]:
         random = np.random.default_rng((self.seed, self.epoch))
         order = random.permutation(len(self.lengths))
         window = self.batch_size * WINDOW_BATCHES
@@ -55,28 +147,6 @@ class LengthBucketBatches(Sampler[list[int]]):
         yield from batches[whole:]
 
 
-@dataclass(frozen=True)
-class Collator:
-    """Rows with `source_ids` and `target_ids` to padded tensors.
-
-    Sequences beyond `max_tokens` are cut: a source keeps its final end token, a target loses it, so that the student
-    is not taught to stop in the middle of a sentence.
-    """
-
-    max_tokens: int
-    pad_id: int = 0
-
-    def __call__(self, rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask` (batch, source_len) and `labels` (batch, target_len), padded with -100."""
-        sources = [_cut_source(row["source_ids"], self.max_tokens) for row in rows]
-        input_ids = _padded(sources, self.pad_id)
-        return {
-            "input_ids": input_ids,
-            "attention_mask": _padded([[1] * len(ids) for ids in sources], 0),
-            "labels": _padded([row["target_ids"][: self.max_tokens] for row in rows], IGNORED_LABEL),
-        }
-
-
 def token_lengths(dataset: Dataset) -> npt.NDArray[np.int32]:
     """(sentences, 2) source and target tokens, stored when the data was prepared."""
     columns = dataset.select_columns(["source_tokens", "target_tokens"]).with_format("numpy")[:]
@@ -88,10 +158,17 @@ def truncated_ratio(dataset: Dataset, max_tokens: int) -> float:
     return float((token_lengths(dataset).max(axis=1) > max_tokens).mean()) if len(dataset) else 0.0
 
 
-def _cut_source(ids: list[int], limit: int) -> list[int]:
-    return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
-
-
-def _padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])
+def _cut(column: Any, limit: int, *, keep_end: bool) -> tuple[Tensor, Tensor]:
+    """Tokens and boundaries of an Arrow column of lists, no list longer than the limit."""
+    lists = column.combine_chunks()
+    tokens, lengths = lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy())
+    kept = np.minimum(lengths, limit)
+    starts, ends = np.concatenate([[0], kept.cumsum()]), lengths.cumsum()
+    if len(tokens) > starts[-1]:
+        shift = np.repeat(ends - lengths - starts[:-1], kept)
+        shortened = tokens[np.arange(starts[-1]) + shift]
+        if keep_end:
+            longer = lengths > limit
+            shortened[starts[1:][longer] - 1] = tokens[ends[longer] - 1]
+        tokens = shortened
+    return torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(starts.astype(np.int64))

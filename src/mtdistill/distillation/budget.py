@@ -8,7 +8,6 @@ import numpy as np
 
 from mtdistill.config import TrainingConfig
 from mtdistill.data.prepared import PreparedData
-from mtdistill.training.precision import uses_bfloat16
 from mtdistill.training.trainer import Schedule
 
 
@@ -29,7 +28,6 @@ def training_schedule(training: TrainingConfig) -> Schedule:
         evaluations=training.evaluations,
         checkpoints_kept=training.checkpoints_kept,
         seed=training.seed,
-        bfloat16=uses_bfloat16(training.precision),
     )
 
 

@@ -6,7 +6,7 @@ Imported by the pipeline and the forecast; imports student, data.
 from dataclasses import dataclass
 
 from mtdistill.config import RunConfig
-from mtdistill.data.batches import Collator
+from mtdistill.data.batches import PackedRows
 from mtdistill.data.prepared import PreparedData
 from mtdistill.student.blueprint import Blueprint
 from mtdistill.student.checks import StartCheck, check_student_start
@@ -66,9 +66,6 @@ def start_student(config: RunConfig, teacher: Teacher, data: PreparedData) -> St
 
 def first_batches(data: PreparedData, split: str, sentences: int, max_tokens: int) -> list[Batch]:
     """The first sentences of a split as padded tensors."""
-    rows = data.split(split)
-    rows = rows.select(range(min(sentences, len(rows))))
-    collate = Collator(max_tokens)
-    chunks = (rows.select(range(start, min(start + _BATCH, len(rows)))) for start in range(0, len(rows), _BATCH))
-    batches = [collate(chunk.to_list()) for chunk in chunks]
-    return [(batch["input_ids"], batch["attention_mask"], batch["labels"]) for batch in batches]
+    rows = PackedRows(data.split(split), max_tokens)
+    count = min(sentences, len(rows))
+    return [rows.batch(list(range(first, min(first + _BATCH, count)))).padded() for first in range(0, count, _BATCH)]

@@ -3,23 +3,27 @@
 Imported by the command line; imports the pipeline.
 """
 
-import math
+import itertools
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from mtdistill.config import RunConfig
-from mtdistill.data.batches import LengthBucketBatches, token_lengths
+from mtdistill.data.batches import PackedBatch
 from mtdistill.decoding import CTranslate2Translator
 from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.construction import plan_student
 from mtdistill.distillation.pipeline import Materials
+from mtdistill.distillation.targets import cache_pays
 from mtdistill.distillation.trainer import DistillationTrainer
-from mtdistill.modeling import use_fast_kernels
 from mtdistill.student.slicing import build_student
 from mtdistill.teacher.targets import LiveTargets
+from mtdistill.training.engine import engines
 
 CALIBRATION_UPDATES = 20
 _WARM_UP = 3  # updates before the clock starts: first calls allocate memory and choose kernels
@@ -50,27 +54,20 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     teacher, data, training = materials.teacher, materials.data, config.training
     rows = training_rows(data, training)
     schedule = training_schedule(training)
-    model = use_fast_kernels(build_student(teacher.model, plan_student(config, teacher), None, "random").model)
+    model = build_student(teacher.model, plan_student(config, teacher), None, "random").model
     parameters = sum(weight.numel() for weight in model.parameters())
+    candidates = engines(training.precision, materials.threads)
+    live = LiveTargets(teacher.model, candidates[0])
+    stored = cache_pays(config, live, rows) if config.teacher.targets == "auto" else config.teacher.targets == "cached"
     with tempfile.TemporaryDirectory() as scratch:
         trainer = DistillationTrainer(
-            model, LiveTargets(use_fast_kernels(teacher.model)), config.kd, rows, schedule, Path(scratch), lambda _: {}
-        )
-        trainer.create_scheduler(num_training_steps=CALIBRATION_UPDATES)
-        model.train()
-        # A whole epoch in steps, so that short and long batches are as frequent as in training.
-        order = list(LengthBucketBatches(token_lengths(rows), schedule.batch_size, schedule.seed))
-        wanted = (CALIBRATION_UPDATES + _WARM_UP) * schedule.gradient_accumulation
-        batches = (order * math.ceil(wanted / len(order)))[:wanted]
-        started = time.perf_counter()
-        for number, indices in enumerate(batches):
-            if number == _WARM_UP * schedule.gradient_accumulation:
-                started = time.perf_counter()
-            trainer.compute_loss(model, trainer.data_collator(rows.select(indices).to_list())).backward()
-            if (number + 1) % schedule.gradient_accumulation == 0:
-                trainer.optimizer.step()
-                trainer.optimizer.zero_grad()
-        per_update = (time.perf_counter() - started) / CALIBRATION_UPDATES
+            model, _Zeros(live) if stored else live, config.kd, rows, schedule, Path(scratch), lambda _: {},
+            engine=candidates[0],
+        )  # fmt: skip
+        if trainer.engine.fused:
+            trainer.use_fastest(candidates)
+        per_update = _seconds_per_update(trainer)
+    per_teacher_pass = _seconds_per_teacher_pass(live, trainer) if stored else 0.0
     sources = data.evaluation_set("validation", 50).sources
     translator = CTranslate2Translator.from_model(
         teacher.model, teacher.tokenizer, source_lang=data.source_lang, threads=materials.threads
@@ -81,11 +78,52 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     updates = schedule.updates(len(rows))
     seconds = (
         updates * per_update
+        + per_teacher_pass
         + training.evaluations * training.validation_sentences * per_sentence
         + data.manifest.sizes["test"] * _REPORT_SECONDS_PER_SENTENCE
     )
     disk = parameters * 4 * (_STATES * training.checkpoints_kept + 2) / 2**20
     return Forecast(seconds / 60, _peak_memory_gib(), disk, per_update, updates)
+
+
+class _Zeros:
+    """Stands for stored states: reading them costs next to nothing, and their values do not change what an update costs."""
+
+    def __init__(self, live: LiveTargets) -> None:
+        self.head = live.head
+
+    def states(self, batch: PackedBatch) -> Tensor:
+        return self.head.new_zeros(len(batch.labels), self.head.shape[1])
+
+
+def _seconds_per_update(trainer: DistillationTrainer) -> float:
+    """Mean over a sample of a whole epoch, so that short and long batches are as frequent as in training."""
+    trainer.create_scheduler(num_training_steps=CALIBRATION_UPDATES)
+    trainer.model.train()
+    loader = itertools.chain.from_iterable(itertools.repeat(trainer.get_train_dataloader()))
+    started = time.perf_counter()
+    for number in range(-_WARM_UP, CALIBRATION_UPDATES):
+        if number == 0:
+            started = time.perf_counter()
+        for inputs in itertools.islice(loader, trainer.args.gradient_accumulation_steps):
+            if trainer.engine.fused:
+                trainer.training_step(trainer.model, inputs)
+            else:
+                trainer.compute_loss(trainer.model, inputs).backward()
+        torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.schedule.max_gradient_norm)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+    return (time.perf_counter() - started) / CALIBRATION_UPDATES
+
+
+def _seconds_per_teacher_pass(live: LiveTargets, trainer: DistillationTrainer) -> float:
+    """What building the cache takes."""
+    rows = trainer.train_dataset
+    batch = rows.batch(list(range(min(len(rows), 256))))
+    live.states(batch)
+    started = time.perf_counter()
+    live.states(batch)
+    return (time.perf_counter() - started) / len(batch) * len(rows)
 
 
 def _peak_memory_gib() -> float:

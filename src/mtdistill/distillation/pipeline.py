@@ -5,9 +5,10 @@ Imported by the command line and the package root.
 """
 
 import gc
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -25,19 +26,19 @@ from mtdistill.distillation.construction import start_student
 from mtdistill.distillation.measuring import report_card
 from mtdistill.distillation.preflight import check_teacher
 from mtdistill.distillation.run_folder import RunFolder, resume_run, start_run
-from mtdistill.distillation.summaries import data_summary, start_summary
+from mtdistill.distillation.summaries import data_summary, engine_summary, start_summary
+from mtdistill.distillation.targets import choose_targets
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.errors import TrainingFailedError
 from mtdistill.evaluation import corpus_quality
 from mtdistill.evaluation.validation import ValidationScorer
 from mtdistill.files import write_atomically
 from mtdistill.messages import tr
-from mtdistill.modeling import use_fast_kernels
 from mtdistill.report import ReportCard
 from mtdistill.student.bundle import Student, load_student, save_bundle, save_folder
 from mtdistill.teacher.loading import Teacher, load_teacher
-from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations, latest_checkpoint
+from mtdistill.training.engine import Engine, engines, prepare_processor
 
 RANDOM_BASELINE = "random-baseline"
 
@@ -79,8 +80,7 @@ def prepare_materials(config: RunConfig, display: Display) -> Materials:
         DataError: the data is unusable.
     """
     threads = config.training.threads or torch.get_num_threads()
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
+    prepare_processor(threads)
     teacher = load_teacher(config.teacher.path)
     data = prepare_data(config.data, Path(config.output) / "data", teacher.tokenizer, display.say)
     display.say(data_summary(data))
@@ -191,10 +191,14 @@ def train_student(
         save_bundle(bundle, run.best_bundle)
         best.update(scores)
 
+    candidates = engines(config.training.precision, materials.threads)
+    if resume and run.engine.is_file():  # another number format or cut would round differently
+        candidates = [Engine(**json.loads(run.engine.read_text(encoding="utf-8")))]
+    targets = choose_targets(config, teacher.model, rows, candidates[0], display)
     writer = SummaryWriter(log_dir=str(run.path / "logs"))
     trainer = DistillationTrainer(
-        use_fast_kernels(_with_dropout(student.build.model, config.training.dropout)),
-        LiveTargets(use_fast_kernels(teacher.model)),
+        _with_dropout(student.build.model, config.training.dropout),
+        targets,
         config.kd,
         rows,
         training_schedule(config.training),
@@ -207,7 +211,12 @@ def train_student(
             MetricsFile(run.path / "metrics.jsonl"),
             ProgressDisplay(display, tr(en="training", zh="训练")),
         ],
+        engine=candidates[0],
     )
+    if trainer.engine.fused:
+        engine = trainer.use_fastest(candidates)
+        write_atomically(run.engine, json.dumps(asdict(engine)))
+        display.say(engine_summary(engine))
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     writer.close()

@@ -44,6 +44,11 @@ class RunFolder:
         return self.checkpoints / "student_best"
 
     @property
+    def engine(self) -> Path:
+        """What the updates are computed with; a resumed run keeps to it."""
+        return self.path / "engine.json"
+
+    @property
     def report(self) -> Path:
         """The report card."""
         return self.path / "report.json"

@@ -6,6 +6,7 @@ Imported by the pipeline and the teacher run; imports data, distillation.constru
 from mtdistill.data.prepared import PreparedData
 from mtdistill.distillation.construction import StartedStudent
 from mtdistill.messages import tr
+from mtdistill.training.engine import Engine
 
 
 def data_summary(data: PreparedData) -> str:
@@ -40,3 +41,12 @@ def start_summary(student: StartedStudent) -> str:
             )
         )
     return "\n".join(lines)
+
+
+def engine_summary(engine: Engine) -> str:
+    """What the updates are computed with."""
+    name = "bfloat16" if engine.bfloat16 else "float32"
+    return tr(
+        en=f"computing in {name}, {engine.parts} part(s) of a batch at a time with {engine.threads_per_part} thread(s) each",
+        zh=f"以 {name} 计算，同时处理一个批次的 {engine.parts} 个部分，每个部分使用 {engine.threads_per_part} 个线程",
+    )

@@ -25,7 +25,7 @@ from mtdistill.files import write_atomically
 from mtdistill.messages import tr
 from mtdistill.teacher.training import RECORD_FILE, TeacherRecipe, train_teacher
 from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations
-from mtdistill.training.precision import uses_bfloat16
+from mtdistill.training.engine import engines, prepare_processor
 
 BEAMS = (1, 4)
 
@@ -43,7 +43,7 @@ def run_teacher_training(
 
     Args:
         data_config: the text; a tokenizer is trained on its training split.
-        recipe: shape and schedule; its precision is chosen here.
+        recipe: shape and schedule.
         folder: of the run; the teacher is its subfolder `best`.
         display: where progress goes.
         resume: go on from the last checkpoint.
@@ -52,8 +52,7 @@ def run_teacher_training(
     Returns:
         The folder of the teacher.
     """
-    torch.set_num_threads(threads or torch.get_num_threads())
-    torch.set_flush_denormal(True)
+    prepare_processor(threads or torch.get_num_threads())
     data = prepare_data(data_config, folder.parent / "data", None, display.say)
     display.say(data_summary(data))
     sentences = data.evaluation_set("validation")
@@ -61,14 +60,14 @@ def run_teacher_training(
         data.tokenizer, data.source_lang, data.target_lang, sentences.sources, sentences.references,
         threads=torch.get_num_threads(),
     )  # fmt: skip
-    schedule = dataclasses.replace(recipe.schedule, bfloat16=uses_bfloat16("auto"))
     writer = SummaryWriter(log_dir=str(folder / "logs"))
     best = train_teacher(
         data,
-        dataclasses.replace(recipe, schedule=schedule),
+        recipe,
         folder,
         scorer,
         resume=resume,
+        engine=engines("auto", torch.get_num_threads())[0],
         callbacks=[
             TensorBoardCallback(writer),
             SampleTranslations(writer, scorer),

@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import T5ForConditionalGeneration, TrainerCallback
 
 from mtdistill.config import KdConfig
-from mtdistill.data.batches import IGNORED_LABEL
+from mtdistill.data.batches import PackedBatch
 from mtdistill.distillation.losses import kd_loss, temperature_at
 from mtdistill.teacher.targets import TargetSource
-from mtdistill.training.trainer import Schedule, TranslationTrainer, Validate, teacher_forced_logits
+from mtdistill.training.engine import Engine
+from mtdistill.training.fused_loss import fused_loss
+from mtdistill.training.trainer import Schedule, TranslationTrainer, Validate
 
 
 class DistillationTrainer(TranslationTrainer):
@@ -39,22 +41,34 @@ class DistillationTrainer(TranslationTrainer):
         *,
         save_best: Callable[[T5ForConditionalGeneration, Mapping[str, float]], None] = lambda _model, _scores: None,
         callbacks: Sequence[TrainerCallback] = (),
+        engine: Engine = Engine(),
     ) -> None:
-        super().__init__(model, dataset, schedule, folder, validate, save_best=save_best, callbacks=callbacks)
+        super().__init__(
+            model, dataset, schedule, folder, validate, save_best=save_best, callbacks=callbacks, engine=engine
+        )
         self.targets, self.objective = targets, objective
 
-    def token_losses(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Sums over the tokens of the micro-batch: `total`, `kd` (with T²) and `gold`."""
-        real = inputs["labels"] != IGNORED_LABEL
-        progress = self.state.global_step / max(1, self.state.max_steps - 1)  # 1 in the last update
-        loss = kd_loss(
-            teacher_forced_logits(model, inputs)[real],
-            self.targets.logits(inputs),
-            inputs["labels"][real],
-            temperature=temperature_at(progress, self.objective.temperature, self.objective.final_temperature),
-            alpha=self.objective.alpha,
-            beta=self.objective.beta,
-            label_smoothing=self.objective.label_smoothing,
-            count=1,  # the sum: compute_loss divides by the tokens of the whole update
-        )
+    def losses_from_states(self, states: Tensor, head: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
+        """Sums over the tokens of the batch: `total`, `kd` (with T²) and `gold`."""
+        objective = self.objective
+        loss = fused_loss(
+            states, head, batch.labels, self.targets.states(batch), self.targets.head, temperature=self.temperature,
+            alpha=objective.alpha, beta=objective.beta, label_smoothing=objective.label_smoothing,
+        )  # fmt: skip
         return loss._asdict()
+
+    def losses_from_logits(self, logits: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
+        """The same, plainly."""
+        objective, teacher_logits = self.objective, self.targets.states(batch) @ self.targets.head.T
+        loss = kd_loss(
+            logits, teacher_logits, batch.labels, temperature=self.temperature, alpha=objective.alpha,
+            beta=objective.beta, label_smoothing=objective.label_smoothing,
+            count=1,  # the sum: it is divided by the tokens of the whole update
+        )  # fmt: skip
+        return loss._asdict()
+
+    @property
+    def temperature(self) -> float:
+        """Of the update that is being computed."""
+        progress = self.state.global_step / max(1, self.state.max_steps - 1)  # 1 in the last update
+        return temperature_at(progress, self.objective.temperature, self.objective.final_temperature)

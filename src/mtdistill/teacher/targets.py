@@ -1,24 +1,31 @@
 """A teacher as a source of targets: what comes out is the same whether it runs live or was stored before.
 
-Imported by the distillation trainer; imports training.
+A target is the state that the teacher's output head reads, not its logits: one matrix product with the head gives the
+exact distribution over the whole vocabulary at any temperature, from width x 2 bytes a token.
+Imported by the distillation trainer and teacher.state_cache; imports data, modeling, training.
 """
 
-from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from mtdistill.data.batches import IGNORED_LABEL
-from mtdistill.training.trainer import teacher_forced_logits
+from mtdistill.data.batches import PackedBatch
+from mtdistill.modeling.packed import decoder_states, supports
+from mtdistill.training.engine import Engine
 
 
 class TargetSource(Protocol):
-    """Gives the teacher's logits for the real target tokens of a batch."""
+    """Gives the teacher's states for the target tokens of a batch."""
 
-    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """(tokens, vocabulary), in the order of ``labels[labels != -100]``; without gradient."""
+    @property
+    def head(self) -> Tensor:
+        """(vocabulary, teacher width): logits are states @ head.T."""
+        ...
+
+    def states(self, batch: PackedBatch) -> Tensor:
+        """(target tokens, teacher width), in the order of the labels, in the type of the head; without gradient."""
         ...
 
 
@@ -27,12 +34,24 @@ class LiveTargets:
 
     Args:
         teacher: put into evaluation mode; not changed otherwise.
+        engine: what it runs with.
     """
 
-    def __init__(self, teacher: T5ForConditionalGeneration) -> None:
-        self._teacher = teacher.eval()
+    def __init__(self, teacher: T5ForConditionalGeneration, engine: Engine = Engine()) -> None:
+        self._teacher, self._dtype = teacher.eval(), engine.dtype
+        self._fused = engine.fused and supports(teacher)
+        self.head = teacher.lm_head.weight.detach().to(engine.dtype)
 
     @torch.no_grad()
-    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """(tokens, vocabulary); see `TargetSource`."""
-        return teacher_forced_logits(self._teacher, inputs)[inputs["labels"] != IGNORED_LABEL]
+    def states(self, batch: PackedBatch) -> Tensor:
+        """See `TargetSource`."""
+        teacher = self._teacher
+        if self._fused:
+            return decoder_states(teacher, batch, self._dtype)
+        input_ids, attention_mask, labels = batch.padded()
+        with torch.autocast(teacher.device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
+            found: Tensor = teacher(
+                input_ids=input_ids, attention_mask=attention_mask, labels=labels, output_hidden_states=True
+            ).decoder_hidden_states[-1][labels >= 0]
+        scale = teacher.config.d_model**-0.5 if getattr(teacher.config, "scale_decoder_outputs", True) else 1.0
+        return (found.float() * scale).to(self._dtype)

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration, TrainerCallback
 
-from mtdistill.data.batches import IGNORED_LABEL
+from mtdistill.data.batches import PackedBatch
 from mtdistill.data.prepared import PreparedData
 from mtdistill.errors import TeacherError
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
-from mtdistill.modeling import load_model, t5_config, use_fast_kernels, use_layer_drop
+from mtdistill.modeling import load_model, t5_config, use_layer_drop
 from mtdistill.training.callbacks import latest_checkpoint
-from mtdistill.training.trainer import Schedule, TranslationTrainer, Validate, teacher_forced_logits
+from mtdistill.training.engine import Engine
+from mtdistill.training.fused_loss import fused_loss
+from mtdistill.training.trainer import Schedule, TranslationTrainer, Validate
 
 BEST_FOLDER = "best"
 RECORD_FILE = "training_record.json"
@@ -60,11 +62,13 @@ class TeacherRecipe:
 class TeacherTrainer(TranslationTrainer):
     """Cross-entropy on the gold tokens."""
 
-    def token_losses(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def losses_from_states(self, states: Tensor, head: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
         """`total`: summed cross-entropy in nats."""
-        kept = inputs["labels"] != IGNORED_LABEL
-        logits = teacher_forced_logits(model, inputs)[kept].float()
-        return {"total": nn.functional.cross_entropy(logits, inputs["labels"][kept], reduction="sum")}
+        return {"total": fused_loss(states, head, batch.labels).total}
+
+    def losses_from_logits(self, logits: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
+        """The same."""
+        return {"total": nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")}
 
 
 def train_teacher(
@@ -76,6 +80,7 @@ def train_teacher(
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     on_best: Callable[[Mapping[str, float]], None] = lambda _scores: None,
+    engine: Engine = Engine(),
 ) -> Path:
     """Train a teacher, or go on where an interrupted training stopped.
 
@@ -87,6 +92,7 @@ def train_teacher(
         resume: continue from the newest whole checkpoint instead of starting anew.
         callbacks: more Trainer callbacks.
         on_best: told the scores of every new best model.
+        engine: how updates are computed.
 
     Returns:
         The folder of the best model.
@@ -120,7 +126,7 @@ def train_teacher(
         )
     )
     model.decoder.final_layer_norm.weight.requires_grad_(requires_grad=False)
-    use_layer_drop(use_fast_kernels(model), recipe.layer_drop)
+    use_layer_drop(model, recipe.layer_drop)
 
     def save_best(best_model: T5ForConditionalGeneration, scores: Mapping[str, float]) -> None:
         with replacing_folder(best) as fresh:
@@ -137,8 +143,9 @@ def train_teacher(
         on_best(scores)
 
     trainer = TeacherTrainer(
-        model, data.split("train"), recipe.schedule, folder, validate, save_best=save_best, callbacks=callbacks
-    )
+        model, data.split("train"), recipe.schedule, folder, validate, save_best=save_best, callbacks=callbacks,
+        engine=engine,
+    )  # fmt: skip
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     load_model(best)  # the result is only announced when it can be read back
     return best

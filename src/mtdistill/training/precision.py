@@ -5,13 +5,15 @@ from typing import Literal
 
 import torch
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 # A smaller gain than this is eaten by the casts around each product.
 WORTHWHILE_GAIN = 1.3
 _TOKENS, _WIDTH, _INNER = 1024, 256, 1024  # a feed-forward layer of a student
 
 
-def uses_bfloat16(precision: Literal["auto", "float32", "bfloat16"]) -> bool:
-    """Whether to train with bfloat16 autocast; "auto" times a matrix product in both formats (about 50 ms)."""
+def uses_bfloat16(precision: Precision) -> bool:
+    """Whether to train with bfloat16; "auto" times a matrix product in both formats (about 50 ms)."""
     if precision != "auto":
         return precision == "bfloat16"
     if torch.cuda.is_available():

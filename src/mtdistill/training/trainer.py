@@ -1,16 +1,19 @@
 """`TranslationTrainer`: what teacher training and distillation have in common.
 
-The Hugging Face Trainer keeps its loop, resume, logging and distributed training. Overridden are the batches (length
-buckets), the loss (one sum over the tokens of the whole effective batch, so that any cut into micro-batches gives the
-same gradient) and the evaluation (translations are scored, not the loss alone). Imported by teacher and distillation.
+The Hugging Face Trainer keeps its loop, resume, logging and distributed training. Overridden are the batches (packed,
+in length buckets), the step (parts of a batch side by side where the fused kernels run), the loss (one sum over the
+tokens of the whole effective batch, so that any cut gives the same gradient) and the evaluation (translations are
+scored, not the loss alone). Imported by teacher and distillation.
 """
 
 import contextlib
+import itertools
 import math
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +29,17 @@ from transformers import (
     TrainerCallback,
 )
 
-from mtdistill.data.batches import IGNORED_LABEL, Collator, LengthBucketBatches, token_lengths
+from mtdistill.data.batches import IGNORED_LABEL, LengthBucketBatches, PackedBatch, PackedRows, token_lengths
 from mtdistill.errors import TrainingFailedError
+from mtdistill.kernels.numbers import random_bits
 from mtdistill.messages import tr
+from mtdistill.modeling.packed import decoder_states, supports
 from mtdistill.training.callbacks import BestModel, CompleteMarker, MovingAverage
+from mtdistill.training.engine import Engine, Workers, summed
 from mtdistill.training.optimizer import OptimizerName, build_optimizer
+
+# A race between two engines: about a second.
+TIMED_BATCHES, TIMED_ROUNDS = 4, 2
 
 Validate = Callable[[T5ForConditionalGeneration], Mapping[str, float]]
 
@@ -53,7 +62,6 @@ class Schedule:
     evaluations: int = 5
     checkpoints_kept: int = 2
     seed: int = 1
-    bfloat16: bool = False
 
     def updates(self, sentences: int) -> int:
         """Optimizer steps over the whole run."""
@@ -62,7 +70,7 @@ class Schedule:
 
 
 class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
-    """Trains a T5 on tokenised pairs; subclasses define `token_losses`.
+    """Trains a T5 on tokenised pairs; subclasses define the loss, from hidden states and from logits.
 
     Args:
         model: trained in place.
@@ -74,6 +82,8 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         best_metric: which of those scores chooses the best model; larger is better.
         save_best: called with the best model so far, whenever there is a new one.
         callbacks: more Trainer callbacks, such as the progress display.
+        engine: how updates are computed; without the fused kernels where they do not cover the model or the device,
+            or where several processes share the work.
     """
 
     control: Any  # of the Trainer, which has no types
@@ -89,19 +99,24 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         best_metric: str = "bleu",
         save_best: Callable[[T5ForConditionalGeneration, Mapping[str, float]], None] = lambda _model, _scores: None,
         callbacks: Sequence[TrainerCallback] = (),
+        engine: Engine = Engine(),
     ) -> None:
         self.schedule, self.validate = schedule, validate
         self.average = MovingAverage(schedule.ema_decay) if schedule.ema_decay else None
         self._since_log = _SinceLog()
         updates = schedule.updates(len(dataset))
         every = max(1, math.ceil(updates / schedule.evaluations))
+        alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # set by torchrun
+        self.engine = engine if alone and supports(model) and not torch.cuda.is_available() else replace(engine, fused=False)
+        # The fused way cuts the whole effective batch as it likes; accumulation is left to the Trainer otherwise.
+        together = schedule.gradient_accumulation if self.engine.fused else 1
         super().__init__(
             model=model,
             args=Seq2SeqTrainingArguments(
                 output_dir=str(folder),
                 num_train_epochs=schedule.epochs,
-                per_device_train_batch_size=schedule.batch_size,
-                gradient_accumulation_steps=schedule.gradient_accumulation,
+                per_device_train_batch_size=schedule.batch_size * together,
+                gradient_accumulation_steps=schedule.gradient_accumulation // together,
                 max_grad_norm=schedule.max_gradient_norm,
                 lr_scheduler_type="cosine",
                 warmup_steps=schedule.warmup_ratio,
@@ -120,9 +135,9 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
                 use_cpu=not torch.cuda.is_available(),
                 dataloader_pin_memory=torch.cuda.is_available(),
             ),
-            train_dataset=dataset,
+            train_dataset=PackedRows(dataset, schedule.max_sequence_length),
             eval_dataset=dataset,  # never read: `evaluate` translates instead; the Trainer insists on one
-            data_collator=Collator(schedule.max_sequence_length),
+            data_collator=_as_it_is,
             optimizers=(
                 build_optimizer(
                     model,
@@ -143,9 +158,56 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the tokens of the whole effective batch
         self.loss_is_scaled_for_ga = True  # compute_loss divides by that count
+        self._lengths, self._buckets = token_lengths(dataset), together
+        self._workers: Workers | None = None
+        self.use_engine(self.engine)
+        self._trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        head = model.shared.weight.numel()
+        encoder = sum(weight.numel() for weight in model.encoder.parameters()) - head
+        self._costs = float(encoder), float(sum(weight.numel() for weight in model.parameters()) - encoder)
 
-    def token_losses(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Summed losses of one micro-batch by name; ``total`` is what is minimised, the others are only shown."""
+    def use_engine(self, engine: Engine) -> None:
+        """Compute with this engine from now on; it must be fused exactly if the first one was."""
+        if self._workers is not None:
+            self._workers.close()
+        self.engine = engine
+        self._workers = Workers(engine.parts, engine.threads_per_part) if engine.fused else None
+
+    def use_fastest(self, engines: Sequence[Engine]) -> Engine:
+        """Time real batches of the first epoch with each engine, by turns, and keep the one that takes least.
+
+        Args:
+            engines: fused ones; a single one is taken without a race.
+        """
+        seconds = dict.fromkeys(engines, 0.0)
+        if len(seconds) > 1:
+            order = LengthBucketBatches(self._lengths, self.schedule.batch_size, self.schedule.seed, self._buckets)
+            batches = [self.train_dataset.batch(rows) for rows in itertools.islice(order, TIMED_BATCHES)]
+            self.model.train()
+            for _ in range(TIMED_ROUNDS):  # the first is a warm-up: it prepares matrix products of new shapes
+                for engine in engines:
+                    self.use_engine(engine)
+                    self.batch_gradients(batches[0])
+                    started = time.perf_counter()
+                    for batch in batches:
+                        self.batch_gradients(batch)
+                    seconds[engine] = time.perf_counter() - started
+        fastest = min(engines, key=lambda engine: seconds[engine])
+        self.use_engine(fastest)
+        return fastest
+
+    def losses_from_states(self, states: Tensor, head: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
+        """Summed losses of some sentences by name; ``total`` is what is minimised, the others are only shown.
+
+        Args:
+            states: (target tokens, width) that the output head reads; logits are states @ head.T.
+            head: (vocabulary, width).
+            batch: the sentences.
+        """
+        raise NotImplementedError
+
+    def losses_from_logits(self, logits: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
+        """The same, plainly, from (target tokens, vocabulary) logits."""
         raise NotImplementedError
 
     def train(self, resume_from_checkpoint: str | None = None) -> Any:
@@ -158,12 +220,45 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> DataLoader:  # type: ignore[type-arg]
         """Length-bucketed batches whose order depends on seed and epoch only."""
-        batches = LengthBucketBatches(
-            token_lengths(self.train_dataset), self.args.per_device_train_batch_size, self.schedule.seed
-        )
+        batches = LengthBucketBatches(self._lengths, self.schedule.batch_size, self.schedule.seed, self._buckets)
         return self.accelerator.prepare(  # type: ignore[no-any-return]
             DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
         )
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Gradients of one batch and its mean loss; the parts of the batch run side by side in the fused kernels."""
+        if self._workers is None:
+            return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-any-return]
+        model.train()
+        self._start_clock()
+        batch = PackedBatch(**inputs)
+        gradients, losses = self.batch_gradients(batch)
+        self._note(losses, len(batch.labels), len(batch.labels))
+        for name, gradient in gradients.items():
+            weight = self._trained[name]
+            weight.grad = gradient if weight.grad is None else weight.grad + gradient
+        return torch.tensor(losses["total"])
+
+    def batch_gradients(self, batch: PackedBatch) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Gradients of the mean loss per token, by weight, and the mean losses; no weight is changed.
+
+        Only where the engine is fused. Dropout is decided by seed, update and part.
+        """
+        parts, count = self.engine.cut(batch, self._costs), len(batch.labels)
+        assert self._workers is not None
+
+        def gradients_of(part: int) -> tuple[dict[str, Tensor], dict[str, float]]:
+            seed = random_bits(self.schedule.seed, self.state.global_step * 4096 + part)
+            states = decoder_states(self.model, parts[part], self.engine.dtype, int(seed))
+            sums = self.losses_from_states(states, self.model.shared.weight, parts[part])
+            found = torch.autograd.grad(sums["total"] / count, list(self._trained.values()), materialize_grads=True)
+            return dict(zip(self._trained, found, strict=True)), {name: v.item() / count for name, v in sums.items()}
+
+        done = self._workers.map(gradients_of, len(parts))
+        losses = {name: sum(part[name] for _, part in done) for name in done[0][1]}
+        return summed([gradients for gradients, _ in done]), losses
 
     def compute_loss(
         self,
@@ -172,14 +267,23 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Mean loss per target token, over all tokens of the update and of every process."""
+        """Mean loss per target token, over all tokens of the update and of every process; without the kernels."""
+        self._start_clock()
+        batch = PackedBatch(**inputs)
+        count = len(batch.labels) if num_items_in_batch is None else int(num_items_in_batch)
+        with self._precision():
+            sums = self.losses_from_logits(teacher_forced_logits(model, batch), batch)
+        self._note({name: value.item() / count for name, value in sums.items()}, len(batch.labels), count)
+        # Every process holds its own tokens while the gradient is averaged over processes.
+        loss: Tensor = sums["total"] / count * self.accelerator.num_processes
+        return loss
+
+    def _start_clock(self) -> None:
         if self._since_log.started is None:
             self._since_log.started = time.monotonic()
-        tokens = int((inputs["labels"] != IGNORED_LABEL).sum())
-        count = tokens if num_items_in_batch is None else int(num_items_in_batch)
-        with self._precision():
-            sums = self.token_losses(model, inputs)
-        losses = {name: value.item() / count for name, value in sums.items()}
+
+    def _note(self, losses: Mapping[str, float], tokens: int, count: int) -> None:
+        """Remember what is shown at the next log; a loss that is not finite ends the training."""
         self._since_log.add(losses, tokens, count)
         if not math.isfinite(losses["total"]):
             raise TrainingFailedError(
@@ -190,9 +294,6 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
                     "请降低 training.learning_rate；目前最好的模型已保留。",
                 )
             )
-        # Every process holds its own tokens while the gradient is averaged over processes.
-        loss: Tensor = sums["total"] / count * self.accelerator.num_processes
-        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each part of the loss, and the target tokens per second, since the last log."""
@@ -217,22 +318,27 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         return scores
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if not self.schedule.bfloat16:
+        if not self.engine.bfloat16:
             return contextlib.nullcontext()
         return torch.autocast(self.args.device.type, dtype=torch.bfloat16)
 
 
-def teacher_forced_logits(model: nn.Module, inputs: Mapping[str, Tensor], pad_id: int = 0) -> Tensor:
-    """(batch, target_len, vocabulary) logits of the next token, given the gold tokens before it."""
-    labels = inputs["labels"]
+def teacher_forced_logits(model: nn.Module, batch: PackedBatch, pad_id: int = 0) -> Tensor:
+    """(target tokens, vocabulary) logits of the next token, given the gold tokens before it; any T5, any device."""
+    input_ids, attention_mask, labels = batch.padded(pad_id)
     shifted = torch.cat([labels.new_full((len(labels), 1), pad_id), labels[:, :-1]], dim=1)
     logits: Tensor = model(
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
+        input_ids=input_ids,
+        attention_mask=attention_mask,
         decoder_input_ids=shifted.masked_fill(shifted == IGNORED_LABEL, pad_id),
         use_cache=False,
     ).logits
-    return logits
+    return logits[labels != IGNORED_LABEL]
+
+
+def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`PackedRows` has packed the batch already."""
+    return batch
 
 
 @dataclass

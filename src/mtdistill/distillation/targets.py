@@ -1,0 +1,70 @@
+"""Whether a run's teacher runs live or once: `teacher.targets`, decided and carried out.
+
+Imported by the pipeline, the forecast and the command line; imports teacher, training.
+"""
+
+import shutil
+from pathlib import Path
+
+import datasets
+from transformers import T5ForConditionalGeneration
+
+from mtdistill.config import RunConfig
+from mtdistill.display import Display
+from mtdistill.messages import tr
+from mtdistill.teacher.state_cache import CachedTargets, build_cache, cache_bytes, cache_folder, cache_parts
+from mtdistill.teacher.targets import LiveTargets, TargetSource
+from mtdistill.training.engine import Engine
+
+# Disk that must stay free beside the cache: checkpoints and the system want some too.
+SPARE_BYTES = 2**30
+
+
+def cache_root(config: RunConfig) -> Path:
+    """The folder of all caches."""
+    return Path(config.output) / "cache"
+
+
+def choose_targets(config: RunConfig, teacher: T5ForConditionalGeneration, rows: datasets.Dataset, engine: Engine,
+                   display: Display) -> TargetSource:  # fmt: skip
+    """The teacher's states as the settings want them, stored first if need be.
+
+    Args:
+        config: `teacher.targets` decides, "auto" by `cache_pays`.
+        teacher: the live one.
+        rows: what is trained on.
+        engine: what it runs with.
+        display: shows the pass over the data.
+
+    Raises:
+        CacheError: the cache cannot be written or is damaged.
+    """
+    live = LiveTargets(teacher, engine)
+    wanted = config.teacher.targets
+    if wanted == "live" or (wanted == "auto" and not cache_pays(config, live, rows)):
+        return live
+    return stored_targets(config, teacher, rows, engine, display)
+
+
+def cache_pays(config: RunConfig, live: LiveTargets, rows: datasets.Dataset) -> bool:
+    """Whether storing saves time: it costs one pass of the teacher, and running live one in every epoch."""
+    size = cache_bytes(rows, config.training.max_sequence_length, live.head.shape[1])
+    return config.training.epochs > 1 and free_bytes(cache_root(config)) > size + SPARE_BYTES
+
+
+def stored_targets(config: RunConfig, teacher: T5ForConditionalGeneration, rows: datasets.Dataset, engine: Engine,
+                   display: Display) -> CachedTargets:  # fmt: skip
+    """The cache for these rows, built where it is missing, with a progress bar."""
+    parts = cache_parts(teacher, rows, config.training.max_sequence_length, str(engine.dtype).removeprefix("torch."))
+    folder = cache_folder(cache_root(config), parts)
+    with display.bar(tr(en="teacher states", zh="教师状态"), len(rows)) as bar:
+        targets = build_cache(folder, parts, rows, LiveTargets(teacher, engine), lambda done, _: bar.advance_to(done))
+    size = f"{targets.manifest.mib:.0f} MiB"
+    display.say(tr(en=f"teacher states: {folder} ({size})", zh=f"教师状态：{folder}（{size}）"))
+    return targets
+
+
+def free_bytes(folder: Path) -> int:
+    """Free disk where a folder is, or would be."""
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    return shutil.disk_usage(there).free

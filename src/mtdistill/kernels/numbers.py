@@ -1,0 +1,144 @@
+"""Scalars for the kernels: bfloat16 in memory, a fast exponential, and random bits from a counter.
+
+numba has no bfloat16, so such a tensor is handed over as its 16-bit patterns. Imported by the other kernels only.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+from numba import types
+from numba.extending import intrinsic, overload
+from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Array = npt.NDArray[Any]
+
+# Everything but "no infinities": sums may be reordered, and a loss that is not finite still shows.
+_FASTMATH = {"nnan", "nsz", "arcp", "contract", "afn", "reassoc"}
+
+
+def compiled(function: Function) -> Function:
+    """Compile on the first call for each combination of types; the machine code is kept on disk."""
+    made: Function = numba.njit(nogil=True, fastmath=_FASTMATH, cache=True, error_model="numpy")(function)
+    return made
+
+
+def array(tensor: Tensor) -> Array:
+    """The memory of a contiguous CPU tensor; bfloat16 as uint16 bit patterns."""
+    tensor = tensor.detach()
+    found: Array = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return found
+
+
+@intrinsic  # type: ignore[misc]
+def _float_of_bits(_context: Any, bits: Any) -> Any:
+    def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+
+    return types.float32(types.int32), build
+
+
+@intrinsic  # type: ignore[misc]
+def _bits_of_float(_context: Any, value: Any) -> Any:
+    def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
+
+    return types.int32(types.float32), build
+
+
+def load(value: Any) -> Any:
+    """A number of an array as a float to compute with."""
+    raise NotImplementedError
+
+
+@overload(load, jit_options={"fastmath": _FASTMATH})  # type: ignore[misc]
+def _load(value):
+    if value == types.uint16:
+        return lambda value: _float_of_bits(np.int32(value) << np.int32(16))
+    return lambda value: value
+
+
+def store(row: Any, column: int, value: Any) -> None:
+    """Put a float into a row, rounded to what the array holds."""
+    raise NotImplementedError
+
+
+@overload(store, jit_options={"fastmath": _FASTMATH})  # type: ignore[misc]
+def _store(row, column, value):
+    if row.dtype == types.uint16:
+
+        def rounded(row, column, value):
+            bits = _bits_of_float(np.float32(value))
+            half = np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))  # to nearest, ties to even
+            row[column] = np.uint16((bits + half) >> np.int32(16))
+
+        return rounded
+
+    def plain(row, column, value):
+        row[column] = value
+
+    return plain
+
+
+def number(values: Any, value: Any) -> Any:
+    """A value in the type that numbers of this array are computed in; float32 mixed with int64 would become float64."""
+    raise NotImplementedError
+
+
+@overload(number)  # type: ignore[misc]
+def _number(values, value):
+    if values.dtype == types.float64:
+        return lambda values, value: np.float64(value)
+    return lambda values, value: np.float32(value)
+
+
+def scratch(values: Any, shape: Any) -> Any:
+    """Uninitialised memory in the type that numbers of this array are computed in."""
+    raise NotImplementedError
+
+
+@overload(scratch)  # type: ignore[misc]
+def _scratch(values, shape):
+    if values.dtype == types.float64:
+        return lambda values, shape: np.empty(shape, np.float64)
+    return lambda values, shape: np.empty(shape, np.float32)
+
+
+def exponential(value: Any) -> Any:
+    """e to the power of a number that is not positive; relative error 2e-6 in float32, exact in float64."""
+    raise NotImplementedError
+
+
+@overload(exponential, jit_options={"fastmath": _FASTMATH})  # type: ignore[misc]
+def _exponential(value):
+    if value == types.float64:
+        return lambda value: np.exp(value)
+
+    def fast(value):
+        # 2^(whole + part): the whole goes into the exponent bits, the part through a polynomial (minimax on [0, 1),
+        # the coefficients of the classic single-precision exp2 approximation). Unlike a library call it vectorises.
+        power = max(value * np.float32(1.4426950408889634), np.float32(-126))
+        whole = np.floor(power)
+        part = power - whole
+        result = np.float32(1.8775767e-3)
+        result = result * part + np.float32(8.9893397e-3)
+        result = result * part + np.float32(5.5826318e-2)
+        result = result * part + np.float32(2.4015361e-1)
+        result = result * part + np.float32(6.9315308e-1)
+        result = result * part + np.float32(9.9999994e-1)
+        return result * _float_of_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
+
+    return fast
+
+
+@compiled
+def random_bits(seed: np.uint64, counter: np.uint64) -> np.uint64:
+    """64 bits that depend on both numbers only (SplitMix64, Steele et al. 2014)."""
+    mixed = seed + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

@@ -1,0 +1,133 @@
+"""A T5 forward pass over packed tokens, for training on a CPU: the sentences one after the other, without padding.
+
+The model is a plain `T5ForConditionalGeneration`; its weights are read, its modules are not called. Without dropout the
+result is what its own forward pass gives, up to rounding. Imported by training and teacher; imports data, kernels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import T5ForConditionalGeneration
+
+from mtdistill.data.batches import PackedBatch
+from mtdistill.kernels.attention import Attending
+from mtdistill.kernels.numbers import random_bits
+from mtdistill.modeling.sublayers import CrossAttention, Drop, Dropout, FeedForward, Norm, SelfAttention
+
+# A matrix library prepares code for every shape it meets, about 1 ms each: 30 to 40 numbers of rows instead of hundreds.
+ROW_MULTIPLE = 32
+
+
+@dataclass
+class Noise:
+    """Where a pass gets its dropout from: every place has a seed of its own, all decided by one.
+
+    Args:
+        seed: of the pass, >= 0.
+        rate: of dropout, in [0, 1).
+    """
+
+    seed: int
+    rate: float
+    used: int = field(default=0, init=False)
+
+    def dropout(self) -> Dropout | None:
+        """For the next place; None at rate 0."""
+        return Dropout(self.rate, self._next()) if self.rate > 0 else None
+
+    def happens(self, probability: float) -> bool:
+        """Whether something of this probability happens now."""
+        return probability > 0 and self._next() < probability * 2.0**64
+
+    def _next(self) -> int:
+        self.used += 1
+        return int(random_bits(self.seed, self.used))
+
+
+def supports(model: T5ForConditionalGeneration) -> bool:
+    """Whether this forward pass covers the model: tied and scaled output head, ReLU feed-forward, on a CPU."""
+    config = model.config
+    plain = config.feed_forward_proj == "relu" and getattr(config, "scale_decoder_outputs", True)
+    return bool(plain and model.lm_head.weight is model.shared.weight and model.device.type == "cpu")
+
+
+def decoder_states(model: T5ForConditionalGeneration, batch: PackedBatch, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    """What the output head reads, teacher-forced: logits are `states @ model.shared.weight.T`.
+
+    Args:
+        model: one that `supports`; dropout and dropped layers only in training mode.
+        batch: the sentences.
+        dtype: of the matrix products; float64 needs a model of that type.
+        seed: of dropout and dropped layers, in [0, 2^64).
+
+    Returns:
+        (target tokens, width) in `dtype`, after the final norm and the scale of a tied head.
+    """
+    config, noise = model.config, Noise(seed, model.config.dropout_rate if model.training else 0.0)
+    source, target = _filled(batch.source_ids), _filled(batch.decoder_input_ids(config.decoder_start_token_id))
+    embedded = functional.embedding(torch.cat([source, target]), model.shared.weight)
+    x, y = _dropped(embedded[: len(source)], noise), _dropped(embedded[len(source) :], noise)
+    epsilon, heads = config.layer_norm_epsilon, config.num_heads
+
+    def self_attend(x: Tensor, layer: "torch.nn.Module", offsets: Tensor, attending: Attending) -> Tensor:
+        inner = layer.SelfAttention
+        made: Tensor = SelfAttention.apply(
+            x, layer.layer_norm.weight, inner.q.weight, inner.k.weight, inner.v.weight, inner.o.weight, offsets,
+            attending, epsilon, dtype, noise.dropout(),
+        )  # fmt: skip
+        return made
+
+    def feed_forward(x: Tensor, layer: "torch.nn.Module") -> Tensor:
+        inner = layer.DenseReluDense
+        made: Tensor = FeedForward.apply(
+            x, layer.layer_norm.weight, inner.wi.weight, inner.wo.weight, epsilon, dtype, noise.dropout(),
+            noise.dropout(),
+        )  # fmt: skip
+        return made
+
+    attending = Attending(batch.source_starts, batch.source_starts, False, heads)
+    offsets = _offsets(model.encoder, batch.source_starts)
+    for block in _kept(model.encoder, noise):
+        x = self_attend(x, block.layer[0], offsets, attending)
+        x = feed_forward(x, block.layer[1])
+    states = _dropped(Norm.apply(x, model.encoder.final_layer_norm.weight, epsilon, dtype), noise)
+    attending = Attending(batch.target_starts, batch.target_starts, True, heads)
+    crossing = Attending(batch.target_starts, batch.source_starts, False, heads)
+    offsets = _offsets(model.decoder, batch.target_starts)
+    for block in _kept(model.decoder, noise):
+        y = self_attend(y, block.layer[0], offsets, attending)
+        inner = block.layer[1].EncDecAttention
+        y = CrossAttention.apply(
+            y, block.layer[1].layer_norm.weight, states, inner.q.weight, inner.k.weight, inner.v.weight,
+            inner.o.weight, crossing, epsilon, dtype, noise.dropout(),
+        )  # fmt: skip
+        y = feed_forward(y, block.layer[2])
+    # The scale of the tied head goes into the gain, where it costs nothing.
+    gain = model.decoder.final_layer_norm.weight * config.d_model**-0.5
+    return _dropped(Norm.apply(y, gain, epsilon, dtype), noise)[: len(batch.labels)]
+
+
+def _filled(ids: Tensor) -> Tensor:
+    return functional.pad(ids, (0, -len(ids) % ROW_MULTIPLE))
+
+
+def _dropped(x: Tensor, noise: Noise) -> Tensor:
+    dropout = noise.dropout()
+    return x if dropout is None else Drop.apply(x, dropout)
+
+
+def _offsets(stack: torch.nn.Module, starts: Tensor) -> Tensor:
+    """(heads, longest, longest) position offsets of the stack's self-attention."""
+    longest = int(starts.diff().max())
+    bias: Tensor = stack.block[0].layer[0].SelfAttention.compute_bias(longest, longest)
+    return bias[0].contiguous()
+
+
+def _kept(stack: torch.nn.Module, noise: Noise) -> Iterator[torch.nn.Module]:
+    """The blocks of this pass; in training those with a `drop_rate` may be left out."""
+    for block in stack.block:
+        if not (stack.training and noise.happens(getattr(block, "drop_rate", 0.0))):
+            yield block

@@ -1,0 +1,285 @@
+"""The teacher's states of a whole training set, computed once and mapped from disk in every epoch.
+
+Reads: tokenised rows, a teacher. Writes, under a name that is the hash of everything the states depend on::
+
+    <root>/<identity>/
+    ├── starts.npy              first token of every row and the end of the last, (rows + 1,) int64
+    ├── states-00000.npy ...    float16, (tokens, width), SHARD_ROWS rows each, in the order of the rows
+    └── manifest.json           written last: what the states depend on, and a checksum of every file
+
+A shard appears when it is whole, so an interrupted build goes on where it stopped. Imported by the pipeline and the
+command line; imports teacher.targets, data, files.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+
+from mtdistill.data.batches import PackedBatch, PackedRows, token_lengths
+from mtdistill.errors import CacheError
+from mtdistill.files import sha256_of, write_atomically
+from mtdistill.messages import tr
+from mtdistill.teacher.targets import TargetSource
+
+FORMAT_VERSION = 1
+SHARD_ROWS = 8192
+MANIFEST = "manifest.json"
+_BATCH_ROWS = 128
+_STARTS = "starts.npy"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class CacheManifest:
+    """What a cache is, and what it depends on (`parts`, by name)."""
+
+    identity: str
+    tokens: int
+    rows: int
+    width: int
+    parts: Mapping[str, Any]
+    sha256: Mapping[str, str]
+
+    @property
+    def mib(self) -> float:
+        """Size of the states."""
+        return self.tokens * self.width * 2 / 2**20
+
+
+def cache_parts(teacher: T5ForConditionalGeneration, rows: datasets.Dataset, max_tokens: int,
+                precision: str) -> dict[str, Any]:  # fmt: skip
+    """Everything that the states of these rows depend on, by name.
+
+    Args:
+        teacher: its weights are hashed.
+        rows: tokenised pairs in training order; their tokens are hashed, whatever made them.
+        max_tokens: where sentences are cut.
+        precision: of the teacher's matrix products.
+    """
+    table = rows.select_columns(["source_ids", "target_ids"]).with_format("arrow")
+    data = hashlib.sha256()
+    for table_part in table.iter(SHARD_ROWS):
+        for name in ("source_ids", "target_ids"):
+            lists = table_part.column(name).combine_chunks()
+            data.update(np.diff(lists.offsets.to_numpy()).tobytes())
+            data.update(lists.flatten().to_numpy().tobytes())
+    weights = hashlib.sha256()
+    for name, weight in sorted(teacher.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return {
+        "format": FORMAT_VERSION,
+        "teacher": weights.hexdigest(),
+        "data": data.hexdigest(),
+        "rows": len(rows),
+        "max_sequence_length": max_tokens,
+        "stored_as": "float16",
+        "computed_in": precision,
+    }
+
+
+def cache_folder(root: Path, parts: Mapping[str, Any]) -> Path:
+    """Where the cache with these dependencies lives."""
+    return root / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def cache_bytes(rows: datasets.Dataset, max_tokens: int, width: int) -> int:
+    """Disk that a cache of these rows takes."""
+    return int(_starts(rows, max_tokens)[-1]) * width * 2
+
+
+def build_cache(folder: Path, parts: Mapping[str, Any], rows: datasets.Dataset, source: TargetSource,
+                progress: Progress = lambda _done, _total: None) -> "CachedTargets":  # fmt: skip
+    """Compute what is missing of a cache, and open it.
+
+    Args:
+        folder: from `cache_folder`.
+        parts: from `cache_parts`.
+        rows: the rows that they name.
+        source: the live teacher.
+        progress: called with the rows that are done, and all.
+
+    Raises:
+        CacheError: the disk is full or cannot be written.
+    """
+    if (folder / MANIFEST).is_file():
+        return CachedTargets(folder, source.head, parts)
+    limit = int(parts["max_sequence_length"])
+    packed, starts = PackedRows(rows, limit), _starts(rows, limit)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_array(folder / _STARTS, starts)
+        for number, first in enumerate(range(0, len(rows), SHARD_ROWS)):
+            shard, last = folder / _shard_name(number), min(first + SHARD_ROWS, len(rows))
+            if not shard.is_file():
+                _write_array(shard, _states_of(packed, starts, first, last, source, progress))
+            progress(last, len(rows))
+        names = [path.name for path in sorted(folder.glob("*.npy"))]
+        manifest = CacheManifest(
+            folder.name, int(starts[-1]), len(rows), source.head.shape[1], dict(parts),
+            {name: sha256_of(folder / name) for name in names},
+        )  # fmt: skip
+        write_atomically(folder / MANIFEST, json.dumps(asdict(manifest), indent=2))
+    except OSError as error:
+        raise CacheError(
+            tr(
+                en=f"the cache of teacher states could not be written: got {folder} ({error.strerror}). What is done is "
+                "kept. Free some disk, choose another --output, or go without: --set teacher.targets=live",
+                zh=f"无法写入教师状态缓存：{folder}（{error.strerror}）。已完成的部分会保留。"
+                "请腾出磁盘空间、换一个 --output，或不使用缓存：--set teacher.targets=live",
+            )
+        ) from error
+    return CachedTargets(folder, source.head, parts)
+
+
+class CachedTargets:
+    """Reads the teacher's states from a cache, mapped into memory; see `mtdistill.teacher.targets.TargetSource`.
+
+    Args:
+        folder: of a whole cache.
+        head: the teacher's output head, in the type that states are wanted in.
+        parts: what the states have to depend on; None takes whatever the cache holds.
+
+    Raises:
+        CacheError: no cache there, a damaged one, or one of other things than those wanted.
+    """
+
+    def __init__(self, folder: Path, head: Tensor, parts: Mapping[str, Any] | None = None) -> None:
+        self.manifest, self.head = read_manifest(folder), head
+        for name, wanted in (parts or {}).items():
+            if self.manifest.parts.get(name) != wanted:
+                cached = self.manifest.parts.get(name)
+                raise CacheError(
+                    tr(
+                        en=f"this cache was made for something else: {name} is {cached!r} in {folder}, this run has "
+                        f"{wanted!r}. Build another one: mtdistill cache build",
+                        zh=f"该缓存不适用于本次训练：{folder} 中的 {name} 为 {cached!r}，而本次为 {wanted!r}。"
+                        "请重新生成：mtdistill cache build",
+                    )
+                )
+        try:
+            self._starts = np.load(folder / _STARTS, allow_pickle=False)
+            count = -(-self.manifest.rows // SHARD_ROWS)
+            self._shards = [
+                np.load(folder / _shard_name(number), mmap_mode="r", allow_pickle=False) for number in range(count)
+            ]
+        except (OSError, ValueError) as error:
+            raise _damaged(folder, str(error)) from error
+        sizes = [len(shard) for shard in self._shards]
+        if len(self._starts) != self.manifest.rows + 1 or sum(sizes) != self.manifest.tokens:
+            raise _damaged(folder, f"{sum(sizes)} / {self.manifest.tokens}")
+
+    def states(self, batch: PackedBatch) -> Tensor:
+        """(target tokens, teacher width), in the order of the labels."""
+        found = np.empty((len(batch.labels), self.manifest.width), np.float16)
+        done = 0
+        for row in batch.rows.tolist():
+            base = self._starts[row // SHARD_ROWS * SHARD_ROWS]
+            first, last = self._starts[row] - base, self._starts[row + 1] - base
+            found[done : done + last - first] = self._shards[row // SHARD_ROWS][first:last]
+            done += last - first
+        return torch.from_numpy(found).to(self.head.dtype)
+
+
+def read_manifest(folder: Path) -> CacheManifest:
+    """What a cache says of itself.
+
+    Raises:
+        CacheError: no whole cache there.
+    """
+    try:
+        return CacheManifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CacheError(
+            tr(
+                en=f"no whole cache of teacher states: got {folder} ({type(error).__name__}), accepted a folder with "
+                f"{MANIFEST}. Finish it with: mtdistill cache build",
+                zh=f"不是完整的教师状态缓存：{folder}（{type(error).__name__}），应为含有 {MANIFEST} 的文件夹。"
+                "请用以下命令完成：mtdistill cache build",
+            )
+        ) from error
+
+
+def verify_cache(folder: Path) -> CacheManifest:
+    """Compare every file with its checksum.
+
+    Raises:
+        CacheError: a file is missing or has changed; the message names it.
+    """
+    manifest = read_manifest(folder)
+    for name, wanted in manifest.sha256.items():
+        path = folder / name
+        if not path.is_file() or sha256_of(path) != wanted:
+            raise _damaged(folder, name)
+    return manifest
+
+
+def remove_cache(folder: Path) -> None:
+    """Delete a cache, whole or not; nothing else is ever in its folder.
+
+    Raises:
+        CacheError: the folder does not look like a cache.
+    """
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    known = {name for name in inside if name in (MANIFEST, _STARTS) or name.startswith(("states-", "."))}
+    if not inside or inside != known or _STARTS not in inside:
+        raise CacheError(
+            tr(
+                en=f"this is no cache of teacher states: got {folder}. Nothing was deleted.",
+                zh=f"这不是教师状态缓存：{folder}。没有删除任何内容。",
+            )
+        )
+    shutil.rmtree(folder)
+
+
+def _states_of(packed: PackedRows, starts: npt.NDArray[np.int64], first: int, last: int, source: TargetSource,
+               progress: Progress) -> npt.NDArray[np.float16]:  # fmt: skip
+    """States of rows first to last - 1, in order; computed in batches of similar length."""
+    base = starts[first]
+    found = np.empty((int(starts[last] - base), source.head.shape[1]), np.float16)
+    by_length = first + np.argsort(np.diff(starts[first : last + 1]), kind="stable")
+    for begin in range(0, len(by_length), _BATCH_ROWS):
+        rows = by_length[begin : begin + _BATCH_ROWS].tolist()
+        batch = packed.batch(rows)
+        states = source.states(batch).half().numpy()
+        for row, start, end in zip(rows, batch.target_starts[:-1], batch.target_starts[1:], strict=True):
+            found[starts[row] - base : starts[row + 1] - base] = states[start:end]
+        progress(first + min(begin + _BATCH_ROWS, len(by_length)), len(packed))
+    return found
+
+
+def _starts(rows: datasets.Dataset, max_tokens: int) -> npt.NDArray[np.int64]:
+    kept = np.minimum(token_lengths(rows)[:, 1], max_tokens)
+    return np.concatenate([[0], kept.cumsum(dtype=np.int64)]).astype(np.int64)
+
+
+def _shard_name(number: int) -> str:
+    return f"states-{number:05}.npy"
+
+
+def _write_array(path: Path, values: npt.NDArray[Any]) -> None:
+    stream = io.BytesIO()
+    np.save(stream, values, allow_pickle=False)
+    write_atomically(path, stream.getvalue())
+
+
+def _damaged(folder: Path, detail: str) -> CacheError:
+    return CacheError(
+        tr(
+            en=f"the cache of teacher states is damaged: {folder} ({detail}). Remove it, and it will be built again: "
+            f"mtdistill cache remove {folder.name}",
+            zh=f"教师状态缓存已损坏：{folder}（{detail}）。请删除它，之后会重新生成：mtdistill cache remove {folder.name}",
+        )
+    )
