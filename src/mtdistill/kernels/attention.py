@@ -7,6 +7,7 @@ depends on head and positions. Imported by modeling.sublayers; imports kernels.n
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,26 +22,22 @@ class Projected:
     first_column: int
 
 
-@dataclass(frozen=True)
 class Attending:
-    """Which tokens see which: boundaries of the sentences, and whether later tokens are hidden.
+    """Which tokens see which; made once for a batch and used by every layer.
 
-    Attributes:
+    Args:
         query_starts: (sentences + 1,) int64, first row of each sentence and the end of the last.
         key_starts: likewise for keys and values; the same for self-attention.
         causal: a query sees the keys up to its own position only.
         heads: number of heads.
     """
 
-    query_starts: Tensor
-    key_starts: Tensor
-    causal: bool
-    heads: int
-
-    def score_starts(self) -> Tensor:
-        """Where the scores of each sentence begin in a flat list, (sentences + 1,)."""
-        counts = self.query_starts.diff() * self.key_starts.diff() * self.heads
-        return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    def __init__(self, query_starts: Tensor, key_starts: Tensor, causal: bool, heads: int) -> None:
+        self.query_starts, self.key_starts = array(query_starts), array(key_starts)
+        self.causal, self.heads = causal, heads
+        counts = np.diff(self.query_starts) * np.diff(self.key_starts) * heads
+        # Where the scores of each sentence begin in a flat list.
+        self.score_starts = np.concatenate([[0], counts.cumsum()])
 
 
 def attention(queries: Projected, keys: Projected, values: Projected, offsets: Tensor | None, attending: Attending,
@@ -59,13 +56,12 @@ def attention(queries: Projected, keys: Projected, values: Projected, offsets: T
         (query tokens, width) in the type of the queries, rows after the last sentence 0; and the probabilities, flat.
     """
     mixed = torch.zeros(len(queries.rows), width, dtype=queries.rows.dtype)
-    score_starts = attending.score_starts()
     exact = torch.float64 if queries.rows.dtype == torch.float64 else torch.float32
-    probabilities = torch.empty(int(score_starts[-1]), dtype=exact)
+    probabilities = torch.empty(int(attending.score_starts[-1]), dtype=exact)
     shifts = torch.empty(0, 0, 0, dtype=exact) if offsets is None else offsets
     _forward(
         array(queries.rows), queries.first_column, array(keys.rows), keys.first_column, array(values.rows),
-        values.first_column, array(attending.query_starts), array(attending.key_starts), array(score_starts),
+        values.first_column, attending.query_starts, attending.key_starts, attending.score_starts,
         array(shifts), attending.causal, attending.heads, array(probabilities), array(mixed),
     )  # fmt: skip
     return mixed, probabilities
@@ -92,8 +88,8 @@ def attention_backward(gradient: Tensor, queries: Projected, keys: Projected, va
     offset_gradient = torch.zeros(0, 0, 0, dtype=exact) if offsets is None else torch.zeros_like(offsets)
     _backward(
         array(gradient), array(queries.rows), queries.first_column, array(keys.rows), keys.first_column,
-        array(values.rows), values.first_column, array(attending.query_starts), array(attending.key_starts),
-        array(attending.score_starts()), array(probabilities), attending.causal, attending.heads,
+        array(values.rows), values.first_column, attending.query_starts, attending.key_starts,
+        attending.score_starts, array(probabilities), attending.causal, attending.heads,
         array(offset_gradient), array(query_gradient.rows), query_gradient.first_column, array(key_gradient.rows),
         key_gradient.first_column, array(value_gradient.rows), value_gradient.first_column,
     )  # fmt: skip
@@ -173,7 +169,7 @@ def _forward(
                     probability = scores[j] / total
                     probabilities[begin + j] = probability
                     _add_multiple(sums, probability, value[j])
-                _write(sums, mixed[first_query + i, shift :])
+                _write(sums, mixed[first_query + i, shift:])
 
 
 @compiled
@@ -206,7 +202,7 @@ def _backward(
             for i in range(query_count):
                 visible = min(i + 1, key_count) if causal else key_count
                 _read(query_rows[first_query + i, query_column + shift :], query)
-                _read(gradient[first_query + i, shift :], slope)
+                _read(gradient[first_query + i, shift:], slope)
                 for e in range(width):
                     query_sums[e] = number(query_rows, 0)
                 begin = score_starts[sentence] + (head * query_count + i) * key_count

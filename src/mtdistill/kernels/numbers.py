@@ -29,7 +29,8 @@ def compiled(function: Function) -> Function:
 
 def array(tensor: Tensor) -> Array:
     """The memory of a contiguous CPU tensor; bfloat16 as uint16 bit patterns."""
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     found: Array = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return found
 

@@ -14,6 +14,7 @@ from torch.autograd import Function
 
 from mtdistill.kernels.attention import Attending, Projected, attention, attention_backward
 from mtdistill.kernels.dropout import drop
+from mtdistill.kernels.numbers import Array
 from mtdistill.kernels.norm import rms_norm, rms_norm_backward
 
 
@@ -182,7 +183,7 @@ def _side_by_side(matrix: Tensor, inner: int) -> tuple[Projected, ...]:
     return tuple(Projected(matrix, column) for column in range(0, matrix.shape[1], inner))
 
 
-def _with_empty_tail(like: Tensor, starts: Tensor) -> Tensor:
+def _with_empty_tail(like: Tensor, starts: Array) -> Tensor:
     """Memory for a gradient: the rows of sentences will be written, those after the last one are 0."""
     made = torch.empty_like(like)
     made[int(starts[-1]) :] = 0

@@ -69,7 +69,7 @@ def engines(precision: Precision, threads: int) -> list[Engine]:
         threads: CPU threads, > 0.
     """
     bfloat16 = uses_bfloat16(precision)
-    ways = {(threads, 1): None, (1, threads): None}
+    ways = dict.fromkeys([(threads, 1), (1, threads), (1, 1)])
     return [Engine(bfloat16=bfloat16, parts=parts, threads_per_part=each) for parts, each in ways]
 
 

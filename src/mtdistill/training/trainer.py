@@ -107,7 +107,9 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         updates = schedule.updates(len(dataset))
         every = max(1, math.ceil(updates / schedule.evaluations))
         alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # set by torchrun
-        self.engine = engine if alone and supports(model) and not torch.cuda.is_available() else replace(engine, fused=False)
+        self.engine = (
+            engine if alone and supports(model) and not torch.cuda.is_available() else replace(engine, fused=False)
+        )
         # The fused way cuts the whole effective batch as it likes; accumulation is left to the Trainer otherwise.
         together = schedule.gradient_accumulation if self.engine.fused else 1
         super().__init__(
