@@ -93,7 +93,8 @@ class _Zeros:
         self.head = live.head
 
     def states(self, batch: PackedBatch) -> Tensor:
-        return self.head.new_zeros(len(batch.labels), self.head.shape[1])
+        zeros: Tensor = self.head.new_zeros(len(batch.labels), self.head.shape[1])
+        return zeros
 
 
 def _seconds_per_update(trainer: DistillationTrainer) -> float:

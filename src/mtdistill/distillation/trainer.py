@@ -14,7 +14,7 @@ from mtdistill.config import KdConfig
 from mtdistill.data.batches import PackedBatch
 from mtdistill.distillation.losses import kd_loss, temperature_at
 from mtdistill.teacher.targets import TargetSource
-from mtdistill.training.engine import Engine
+from mtdistill.training.engine import ONE_THREAD, Engine
 from mtdistill.training.fused_loss import fused_loss
 from mtdistill.training.trainer import Schedule, TranslationTrainer, Validate
 
@@ -41,7 +41,7 @@ class DistillationTrainer(TranslationTrainer):
         *,
         save_best: Callable[[T5ForConditionalGeneration, Mapping[str, float]], None] = lambda _model, _scores: None,
         callbacks: Sequence[TrainerCallback] = (),
-        engine: Engine = Engine(),
+        engine: Engine = ONE_THREAD,
     ) -> None:
         super().__init__(
             model, dataset, schedule, folder, validate, save_best=save_best, callbacks=callbacks, engine=engine

@@ -3,6 +3,8 @@
 One 64-bit hash serves eight elements, a byte each. Imported by modeling.sublayers; imports kernels.numbers.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,14 +30,14 @@ def drop(values: Tensor, rate: float, seed: int, dtype: torch.dtype | None = Non
 
 
 @compiled
-def _drop(values: Array, threshold: int, seed: np.uint64, dropped: Array) -> None:
+def _drop(values: Array, threshold: int, seed: Any, dropped: Array) -> None:
     rows, columns = values.shape
     scale = number(values, LEVELS / (LEVELS - threshold))
     nothing = number(values, 0)
     for row in range(rows):
         given, result = values[row], dropped[row]
         for start in range(0, columns, 8):
-            bits = random_bits(seed, np.uint64(row * columns + start))
+            bits = random_bits(seed, row * columns + start)
             for column in range(start, min(start + 8, columns)):
                 kept = np.int64(bits & np.uint64(0xFF)) >= threshold
                 bits >>= np.uint64(8)

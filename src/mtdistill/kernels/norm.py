@@ -8,7 +8,7 @@ from mtdistill.kernels.numbers import Array, array, compiled, load, number, scra
 
 
 def rms_norm(x: Tensor, gain: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """x * gain / sqrt(mean(x^2) + epsilon).
+    """X * gain / sqrt(mean(x^2) + epsilon).
 
     Args:
         x: (tokens, width), float32 or float64.

@@ -35,7 +35,7 @@ def array(tensor: Tensor) -> Array:
     return found
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _float_of_bits(_context: Any, bits: Any) -> Any:
     def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.float32))
@@ -43,7 +43,7 @@ def _float_of_bits(_context: Any, bits: Any) -> Any:
     return types.float32(types.int32), build
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _bits_of_float(_context: Any, value: Any) -> Any:
     def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.int32))
@@ -56,7 +56,7 @@ def load(value: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(load, jit_options={"fastmath": _FASTMATH})  # type: ignore[misc]
+@overload(load, jit_options={"fastmath": _FASTMATH})
 def _load(value):
     if value == types.uint16:
         return lambda value: _float_of_bits(np.int32(value) << np.int32(16))
@@ -68,7 +68,7 @@ def store(row: Any, column: int, value: Any) -> None:
     raise NotImplementedError
 
 
-@overload(store, jit_options={"fastmath": _FASTMATH})  # type: ignore[misc]
+@overload(store, jit_options={"fastmath": _FASTMATH})
 def _store(row, column, value):
     if row.dtype == types.uint16:
 
@@ -90,7 +90,7 @@ def number(values: Any, value: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(number)  # type: ignore[misc]
+@overload(number)
 def _number(values, value):
     if values.dtype == types.float64:
         return lambda values, value: np.float64(value)
@@ -102,7 +102,7 @@ def scratch(values: Any, shape: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(scratch)  # type: ignore[misc]
+@overload(scratch)
 def _scratch(values, shape):
     if values.dtype == types.float64:
         return lambda values, shape: np.empty(shape, np.float64)
@@ -110,11 +110,11 @@ def _scratch(values, shape):
 
 
 def exponential(value: Any) -> Any:
-    """e to the power of a number that is not positive; relative error 2e-6 in float32, exact in float64."""
+    """E to the power of a number that is not positive; relative error 2e-6 in float32, exact in float64."""
     raise NotImplementedError
 
 
-@overload(exponential, jit_options={"fastmath": _FASTMATH})  # type: ignore[misc]
+@overload(exponential, jit_options={"fastmath": _FASTMATH})
 def _exponential(value):
     if value == types.float64:
         return lambda value: np.exp(value)
@@ -137,9 +137,9 @@ def _exponential(value):
 
 
 @compiled
-def random_bits(seed: np.uint64, counter: np.uint64) -> np.uint64:
+def random_bits(seed: Any, counter: Any) -> Any:
     """64 bits that depend on both numbers only (SplitMix64, Steele et al. 2014)."""
-    mixed = seed + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = np.uint64(seed) + (np.uint64(counter) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))

@@ -6,6 +6,7 @@ result is what its own forward pass gives, up to rounding. Imported by training 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from transformers import T5ForConditionalGeneration
 from mtdistill.data.batches import PackedBatch
 from mtdistill.kernels.attention import Attending
 from mtdistill.kernels.numbers import random_bits
-from mtdistill.modeling.sublayers import CrossAttention, Drop, Dropout, FeedForward, Norm, SelfAttention
+from mtdistill.modeling import sublayers
+from mtdistill.modeling.sublayers import Dropout
 
 # A matrix library prepares code for every shape it meets, about 1 ms each: 30 to 40 numbers of rows instead of hundreds.
 ROW_MULTIPLE = 32
@@ -72,42 +74,40 @@ def decoder_states(model: T5ForConditionalGeneration, batch: PackedBatch, dtype:
     x, y = _dropped(embedded[: len(source)], noise), _dropped(embedded[len(source) :], noise)
     epsilon, heads = config.layer_norm_epsilon, config.num_heads
 
-    def self_attend(x: Tensor, layer: "torch.nn.Module", offsets: Tensor, attending: Attending) -> Tensor:
+    def self_attend(x: Tensor, layer: Any, offsets: Tensor, attending: Attending) -> Tensor:
         inner = layer.SelfAttention
-        made: Tensor = SelfAttention.apply(
+        return sublayers.self_attention(
             x, layer.layer_norm.weight, inner.q.weight, inner.k.weight, inner.v.weight, inner.o.weight, offsets,
             attending, epsilon, dtype, noise.dropout(),
         )  # fmt: skip
-        return made
 
-    def feed_forward(x: Tensor, layer: "torch.nn.Module") -> Tensor:
+    def feed_forward(x: Tensor, layer: Any) -> Tensor:
         inner = layer.DenseReluDense
-        made: Tensor = FeedForward.apply(
+        return sublayers.feed_forward(
             x, layer.layer_norm.weight, inner.wi.weight, inner.wo.weight, epsilon, dtype, noise.dropout(),
             noise.dropout(),
         )  # fmt: skip
-        return made
 
     attending = Attending(batch.source_starts, batch.source_starts, False, heads)
     offsets = _offsets(model.encoder, batch.source_starts)
     for block in _kept(model.encoder, noise):
         x = self_attend(x, block.layer[0], offsets, attending)
         x = feed_forward(x, block.layer[1])
-    states = _dropped(Norm.apply(x, model.encoder.final_layer_norm.weight, epsilon, dtype), noise)
+    states = _dropped(sublayers.norm(x, model.encoder.final_layer_norm.weight, epsilon, dtype), noise)
     attending = Attending(batch.target_starts, batch.target_starts, True, heads)
     crossing = Attending(batch.target_starts, batch.source_starts, False, heads)
     offsets = _offsets(model.decoder, batch.target_starts)
     for block in _kept(model.decoder, noise):
         y = self_attend(y, block.layer[0], offsets, attending)
         inner = block.layer[1].EncDecAttention
-        y = CrossAttention.apply(
+        y = sublayers.cross_attention(
             y, block.layer[1].layer_norm.weight, states, inner.q.weight, inner.k.weight, inner.v.weight,
             inner.o.weight, crossing, epsilon, dtype, noise.dropout(),
         )  # fmt: skip
         y = feed_forward(y, block.layer[2])
     # The scale of the tied head goes into the gain, where it costs nothing.
     gain = model.decoder.final_layer_norm.weight * config.d_model**-0.5
-    return _dropped(Norm.apply(y, gain, epsilon, dtype), noise)[: len(batch.labels)]
+    return _dropped(sublayers.norm(y, gain, epsilon, dtype), noise)[: len(batch.labels)]
 
 
 def _filled(ids: Tensor) -> Tensor:
@@ -116,17 +116,17 @@ def _filled(ids: Tensor) -> Tensor:
 
 def _dropped(x: Tensor, noise: Noise) -> Tensor:
     dropout = noise.dropout()
-    return x if dropout is None else Drop.apply(x, dropout)
+    return x if dropout is None else sublayers.dropped(x, dropout)
 
 
-def _offsets(stack: torch.nn.Module, starts: Tensor) -> Tensor:
+def _offsets(stack: Any, starts: Tensor) -> Tensor:
     """(heads, longest, longest) position offsets of the stack's self-attention."""
     longest = int(starts.diff().max())
     bias: Tensor = stack.block[0].layer[0].SelfAttention.compute_bias(longest, longest)
     return bias[0].contiguous()
 
 
-def _kept(stack: torch.nn.Module, noise: Noise) -> Iterator[torch.nn.Module]:
+def _kept(stack: Any, noise: Noise) -> Iterator[Any]:
     """The blocks of this pass; in training those with a `drop_rate` may be left out."""
     for block in stack.block:
         if not (stack.training and noise.happens(getattr(block, "drop_rate", 0.0))):

@@ -5,6 +5,7 @@ A residual stream is (tokens, width) in float32 (float64 in tests). Every sublay
 with autograd's. Imported by modeling.packed; imports kernels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ from torch.autograd import Function
 
 from mtdistill.kernels.attention import Attending, Projected, attention, attention_backward
 from mtdistill.kernels.dropout import drop
-from mtdistill.kernels.numbers import Array
 from mtdistill.kernels.norm import rms_norm, rms_norm_backward
+from mtdistill.kernels.numbers import Array
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class SelfAttention(Function):
         inner, projection = len(wq), torch.cat([wq, wk, wv]).to(dtype)
         wo = wo.to(dtype)
         projected = torch.mm(normed, projection.T)
-        mixed, probabilities = attention(*_side_by_side(projected, inner), offsets, attending, inner)
+        mixed, probabilities = attention(*_three(projected, inner), offsets, attending, inner)
         ctx.save_for_backward(x, gain, inverse, normed, projection, projected, mixed, probabilities, offsets, wo)
         ctx.attending, ctx.outer = attending, outer
         return _add(x, torch.mm(mixed, wo.T), outer)
@@ -113,8 +114,8 @@ class SelfAttention(Function):
         result = _into(stream, normed.dtype, ctx.outer)
         projected_gradient = _with_empty_tail(projected, ctx.attending.query_starts)
         offsets_gradient = attention_backward(
-            torch.mm(result, wo), *_side_by_side(projected, inner), probabilities, offsets, ctx.attending,
-            *_side_by_side(projected_gradient, inner),
+            torch.mm(result, wo), *_three(projected, inner), probabilities, offsets, ctx.attending,
+            *_three(projected_gradient, inner),
         )  # fmt: skip
         weights = torch.mm(projected_gradient.T, normed).to(x.dtype).split(inner)
         x_gradient, gain_gradient = rms_norm_backward(torch.mm(projected_gradient, projection), x, gain, inverse)
@@ -133,9 +134,7 @@ class CrossAttention(Function):
         inner, projection = len(wq), torch.cat([wk, wv]).to(dtype)
         wq, wo = wq.to(dtype), wo.to(dtype)
         queries, projected = torch.mm(normed, wq.T), torch.mm(states, projection.T)
-        mixed, probabilities = attention(
-            Projected(queries, 0), *_side_by_side(projected, inner), None, attending, inner
-        )
+        mixed, probabilities = attention(Projected(queries, 0), *_two(projected, inner), None, attending, inner)
         ctx.save_for_backward(
             x, gain, inverse, normed, states, wq, projection, queries, projected, mixed, probabilities, wo
         )
@@ -153,8 +152,8 @@ class CrossAttention(Function):
         query_gradient = _with_empty_tail(queries, ctx.attending.query_starts)
         projected_gradient = _with_empty_tail(projected, ctx.attending.key_starts)
         attention_backward(
-            torch.mm(result, wo), Projected(queries, 0), *_side_by_side(projected, inner), probabilities, None,
-            ctx.attending, Projected(query_gradient, 0), *_side_by_side(projected_gradient, inner),
+            torch.mm(result, wo), Projected(queries, 0), *_two(projected, inner), probabilities, None,
+            ctx.attending, Projected(query_gradient, 0), *_two(projected_gradient, inner),
         )  # fmt: skip
         x_gradient, gain_gradient = rms_norm_backward(torch.mm(query_gradient, wq), x, gain, inverse)
         return (
@@ -179,8 +178,12 @@ def _into(stream: Tensor, dtype: torch.dtype, dropout: Dropout | None) -> Tensor
     return stream.to(dtype) if dropout is None else drop(stream, dropout.rate, dropout.seed, dtype)
 
 
-def _side_by_side(matrix: Tensor, inner: int) -> tuple[Projected, ...]:
-    return tuple(Projected(matrix, column) for column in range(0, matrix.shape[1], inner))
+def _two(matrix: Tensor, inner: int) -> tuple[Projected, Projected]:
+    return Projected(matrix, 0), Projected(matrix, inner)
+
+
+def _three(matrix: Tensor, inner: int) -> tuple[Projected, Projected, Projected]:
+    return Projected(matrix, 0), Projected(matrix, inner), Projected(matrix, 2 * inner)
 
 
 def _with_empty_tail(like: Tensor, starts: Array) -> Tensor:
@@ -188,3 +191,12 @@ def _with_empty_tail(like: Tensor, starts: Array) -> Tensor:
     made = torch.empty_like(like)
     made[int(starts[-1]) :] = 0
     return made
+
+
+# The same as functions, which is how autograd wants them called.
+Sublayer = Callable[..., Tensor]
+norm: Sublayer = Norm.apply
+dropped: Sublayer = Drop.apply
+feed_forward: Sublayer = FeedForward.apply
+self_attention: Sublayer = SelfAttention.apply
+cross_attention: Sublayer = CrossAttention.apply

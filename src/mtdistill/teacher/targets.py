@@ -13,7 +13,7 @@ from transformers import T5ForConditionalGeneration
 
 from mtdistill.data.batches import PackedBatch
 from mtdistill.modeling.packed import decoder_states, supports
-from mtdistill.training.engine import Engine
+from mtdistill.training.engine import ONE_THREAD, Engine
 
 
 class TargetSource(Protocol):
@@ -37,7 +37,7 @@ class LiveTargets:
         engine: what it runs with.
     """
 
-    def __init__(self, teacher: T5ForConditionalGeneration, engine: Engine = Engine()) -> None:
+    def __init__(self, teacher: T5ForConditionalGeneration, engine: Engine = ONE_THREAD) -> None:
         self._teacher, self._dtype = teacher.eval(), engine.dtype
         self._fused = engine.fused and supports(teacher)
         self.head = teacher.lm_head.weight.detach().to(engine.dtype)

@@ -21,7 +21,7 @@ from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling import load_model, t5_config, use_layer_drop
 from mtdistill.training.callbacks import latest_checkpoint
-from mtdistill.training.engine import Engine
+from mtdistill.training.engine import ONE_THREAD, Engine
 from mtdistill.training.fused_loss import fused_loss
 from mtdistill.training.trainer import Schedule, TranslationTrainer, Validate
 
@@ -80,7 +80,7 @@ def train_teacher(
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     on_best: Callable[[Mapping[str, float]], None] = lambda _scores: None,
-    engine: Engine = Engine(),
+    engine: Engine = ONE_THREAD,
 ) -> Path:
     """Train a teacher, or go on where an interrupted training stopped.
 

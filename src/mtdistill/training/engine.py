@@ -4,6 +4,7 @@ None of it changes what is computed. The fused way runs the parts of a batch sid
 operations then need no team of threads that waits for its slowest member. Imported by training.trainer and the pipelines.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +59,10 @@ class Engine:
         goals = cost[-1] * torch.arange(1, wanted) / wanted
         inner = torch.searchsorted(cost, goals).clamp(1, len(batch)).tolist()
         bounds = sorted({0, *inner, len(batch)})
-        return [batch.part(first, last) for first, last in zip(bounds, bounds[1:], strict=False)]
+        return [batch.part(first, last) for first, last in itertools.pairwise(bounds)]
+
+
+ONE_THREAD = Engine()
 
 
 def engines(precision: Precision, threads: int) -> list[Engine]:

@@ -5,6 +5,7 @@ No tensor of tokens x vocabulary longer than one chunk ever exists. What the los
 that of Liger Kernel (Hsu et al. 2024, arXiv:2410.10989). Imported by distillation and teacher; imports kernels.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -44,7 +45,7 @@ def fused_loss(states: Tensor, head: Tensor, labels: Tensor, teacher_states: Ten
         chunk_tokens: tokens at a time, > 0.
     """
     weights = (temperature, alpha, beta, label_smoothing)
-    total, kd, gold = _FusedLoss.apply(states, head, labels, teacher_states, teacher_head, weights, chunk_tokens)
+    total, kd, gold = _apply(states, head, labels, teacher_states, teacher_head, weights, chunk_tokens)
     return FusedLoss(total, kd, gold)
 
 
@@ -89,3 +90,6 @@ class _FusedLoss(Function):
         states_gradient, head_gradient = ctx.saved_tensors
         outer = gradients[0]
         return states_gradient * outer.to(states_gradient.dtype), head_gradient * outer, None, None, None, None, None
+
+
+_apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _FusedLoss.apply

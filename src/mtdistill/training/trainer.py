@@ -35,7 +35,7 @@ from mtdistill.kernels.numbers import random_bits
 from mtdistill.messages import tr
 from mtdistill.modeling.packed import decoder_states, supports
 from mtdistill.training.callbacks import BestModel, CompleteMarker, MovingAverage
-from mtdistill.training.engine import Engine, Workers, summed
+from mtdistill.training.engine import ONE_THREAD, Engine, Workers, summed
 from mtdistill.training.optimizer import OptimizerName, build_optimizer
 
 # A race between two engines: about a second.
@@ -99,7 +99,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         best_metric: str = "bleu",
         save_best: Callable[[T5ForConditionalGeneration, Mapping[str, float]], None] = lambda _model, _scores: None,
         callbacks: Sequence[TrainerCallback] = (),
-        engine: Engine = Engine(),
+        engine: Engine = ONE_THREAD,
     ) -> None:
         self.schedule, self.validate = schedule, validate
         self.average = MovingAverage(schedule.ema_decay) if schedule.ema_decay else None
