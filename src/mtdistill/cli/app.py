@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mtdistill.cli.bench import add_bench
+from mtdistill.cli.cache import add_cache
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -48,6 +50,8 @@ def build_app() -> typer.Typer:
     teachers = typer.Typer(help=tr(en="Train a teacher.", zh="训练教师模型。"), no_args_is_help=True)
     app.add_typer(teachers, name="teacher")
     _add_teacher_train(teachers)
+    add_cache(app)
+    add_bench(app)
     return app
 
 

@@ -83,7 +83,7 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
         + data.manifest.sizes["test"] * _REPORT_SECONDS_PER_SENTENCE
     )
     disk = parameters * 4 * (_STATES * training.checkpoints_kept + 2) / 2**20
-    return Forecast(seconds / 60, _peak_memory_gib(), disk, per_update, updates)
+    return Forecast(seconds / 60, peak_memory_gib(), disk, per_update, updates)
 
 
 class _Zeros:
@@ -127,7 +127,7 @@ def _seconds_per_teacher_pass(live: LiveTargets, trainer: DistillationTrainer) -
     return (time.perf_counter() - started) / len(batch) * len(rows)
 
 
-def _peak_memory_gib() -> float:
+def peak_memory_gib() -> float:
     """Largest memory of this process so far; 0 on Windows, which does not tell."""
     try:
         import resource

@@ -51,8 +51,10 @@ class DistillationTrainer(TranslationTrainer):
     def losses_from_states(self, states: Tensor, head: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
         """Sums over the tokens of the batch: `total`, `kd` (with T²) and `gold`."""
         objective = self.objective
+        with self.phases.measure("teacher"):
+            teacher_states = self.targets.states(batch)
         loss = fused_loss(
-            states, head, batch.labels, self.targets.states(batch), self.targets.head, temperature=self.temperature,
+            states, head, batch.labels, teacher_states, self.targets.head, temperature=self.temperature,
             alpha=objective.alpha, beta=objective.beta, label_smoothing=objective.label_smoothing,
         )  # fmt: skip
         return loss._asdict()

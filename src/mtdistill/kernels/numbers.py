@@ -143,3 +143,8 @@ def random_bits(seed: Any, counter: Any) -> Any:
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
+
+
+def hashed(seed: int, counter: int) -> int:
+    """`random_bits` for callers outside the kernels: both arguments and the result in [0, 2^64)."""
+    return int(random_bits(np.uint64(seed), np.uint64(counter)))

@@ -15,7 +15,7 @@ from transformers import T5ForConditionalGeneration
 
 from mtdistill.data.batches import PackedBatch
 from mtdistill.kernels.attention import Attending
-from mtdistill.kernels.numbers import random_bits
+from mtdistill.kernels.numbers import hashed
 from mtdistill.modeling import sublayers
 from mtdistill.modeling.sublayers import Dropout
 
@@ -46,7 +46,7 @@ class Noise:
 
     def _next(self) -> int:
         self.used += 1
-        return int(random_bits(self.seed, self.used))
+        return hashed(self.seed, self.used)
 
 
 def supports(model: T5ForConditionalGeneration) -> bool:

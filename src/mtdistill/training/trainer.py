@@ -31,12 +31,13 @@ from transformers import (
 
 from mtdistill.data.batches import IGNORED_LABEL, LengthBucketBatches, PackedBatch, PackedRows, token_lengths
 from mtdistill.errors import TrainingFailedError
-from mtdistill.kernels.numbers import random_bits
+from mtdistill.kernels.numbers import hashed
 from mtdistill.messages import tr
 from mtdistill.modeling.packed import decoder_states, supports
 from mtdistill.training.callbacks import BestModel, CompleteMarker, MovingAverage
 from mtdistill.training.engine import ONE_THREAD, Engine, Workers, summed
 from mtdistill.training.optimizer import OptimizerName, build_optimizer
+from mtdistill.training.phases import PhaseTimes
 
 # A race between two engines: about a second.
 TIMED_BATCHES, TIMED_ROUNDS = 4, 2
@@ -103,7 +104,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     ) -> None:
         self.schedule, self.validate = schedule, validate
         self.average = MovingAverage(schedule.ema_decay) if schedule.ema_decay else None
-        self._since_log = _SinceLog()
+        self._since_log, self.phases = _SinceLog(), PhaseTimes()
         updates = schedule.updates(len(dataset))
         every = max(1, math.ceil(updates / schedule.evaluations))
         alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # set by torchrun
@@ -252,10 +253,14 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         assert self._workers is not None
 
         def gradients_of(part: int) -> tuple[dict[str, Tensor], dict[str, float]]:
-            seed = random_bits(self.schedule.seed, self.state.global_step * 4096 + part)
-            states = decoder_states(self.model, parts[part], self.engine.dtype, int(seed))
-            sums = self.losses_from_states(states, self.model.shared.weight, parts[part])
-            found = torch.autograd.grad(sums["total"] / count, list(self._trained.values()), materialize_grads=True)
+            seed = hashed(self.schedule.seed, self.state.global_step * 4096 + part)
+            with self.phases.measure("forward"):
+                states = decoder_states(self.model, parts[part], self.engine.dtype, seed)
+            with self.phases.measure("loss"):
+                sums = self.losses_from_states(states, self.model.shared.weight, parts[part])
+            with self.phases.measure("backward"):
+                weights = list(self._trained.values())
+                found = torch.autograd.grad(sums["total"] / count, weights, materialize_grads=True)
             return dict(zip(self._trained, found, strict=True)), {name: v.item() / count for name, v in sums.items()}
 
         done = self._workers.map(gradients_of, len(parts))

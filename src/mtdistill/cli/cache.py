@@ -1,0 +1,93 @@
+"""`mtdistill cache build | inspect | verify | remove`: the teacher's stored states."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mtdistill.display import Display
+from mtdistill.messages import tr
+
+
+def add_cache(app: typer.Typer) -> None:
+    """The group of commands."""
+    caches = typer.Typer(help=tr(en="Stored teacher states.", zh="已存储的教师状态。"), no_args_is_help=True)
+    app.add_typer(caches, name="cache")
+    output_option = typer.Option("--output", help=tr(en="folder of all results", zh="存放所有结果的文件夹"))
+    name_argument = typer.Argument(help=tr(en="its folder, or the folder's name", zh="缓存文件夹或其名称"))
+
+    @caches.command(
+        help=tr(
+            en="Run the teacher over a preset's training data and store its states; goes on where it was stopped.",
+            zh="用教师模型处理一个预设的训练数据并存储其状态；中断后可继续。",
+        )
+    )
+    def build(
+        preset: Annotated[str, typer.Argument(help=tr(en="name or number 1-5", zh="名称或编号 1-5"))],
+        overrides: Annotated[
+            list[str] | None,
+            typer.Option("--set", help=tr(en="override: section.key=value", zh="覆盖设置：section.key=value")),
+        ] = None,
+        output: Annotated[str | None, output_option] = None,
+    ) -> None:
+        from mtdistill.cli.quiet import quiet_libraries
+        from mtdistill.config import apply_overrides
+        from mtdistill.distillation.budget import training_rows
+        from mtdistill.distillation.pipeline import prepare_materials
+        from mtdistill.distillation.targets import stored_targets
+        from mtdistill.presets import load_preset
+        from mtdistill.training.engine import engines
+
+        given = [*(overrides or []), *([f"output={output}"] if output else [])]
+        config, display = apply_overrides(load_preset(preset).config, given), Display(Console())
+        quiet_libraries()
+        materials = prepare_materials(config, display)
+        engine = engines(config.training.precision, materials.threads)[0]
+        rows = training_rows(materials.data, config.training)
+        stored_targets(config, materials.teacher.model, rows, engine, display)
+
+    @caches.command(help=tr(en="List the caches and what they were made of.", zh="列出缓存及其来源。"))
+    def inspect(output: Annotated[str, output_option] = "train_process") -> None:
+        from mtdistill.errors import CacheError
+        from mtdistill.teacher.state_cache import MANIFEST, read_manifest
+
+        root, console = Path(output) / "cache", Console()
+        table = Table(*tr(en="cache|pairs|tokens|MiB|cut at|teacher", zh="缓存|句对|词元|MiB|截断|教师").split("|"))
+        for folder in sorted(path for path in root.glob("*") if path.is_dir()):
+            try:
+                manifest = read_manifest(folder)
+            except CacheError:
+                unfinished = tr(en="unfinished", zh="未完成")
+                table.add_row(folder.name, *([unfinished] + [""] * 4))
+                continue
+            cut, teacher = manifest.parts["max_sequence_length"], str(manifest.parts["teacher"])[:12]
+            numbers = (f"{manifest.rows}", f"{manifest.tokens}", f"{manifest.mib:.0f}", f"{cut}", teacher)
+            table.add_row(folder.name, *numbers)
+        if table.row_count:
+            console.print(table)
+        else:
+            none = tr(en=f"no caches in {root}", zh=f"{root} 中没有缓存")
+            console.print(f"{none} ({MANIFEST})", markup=False)
+
+    @caches.command(help=tr(en="Compare every file of a cache with its checksum.", zh="校验缓存的每个文件。"))
+    def verify(cache: Annotated[str, name_argument], output: Annotated[str, output_option] = "train_process") -> None:
+        from mtdistill.teacher.state_cache import verify_cache
+
+        manifest = verify_cache(_folder(cache, output))
+        sound = tr(en=f"whole: {len(manifest.sha256)} files", zh=f"完好：{len(manifest.sha256)} 个文件")
+        Console().print(f"{manifest.identity} {sound}, {manifest.mib:.0f} MiB", markup=False)
+
+    @caches.command(help=tr(en="Delete a cache.", zh="删除缓存。"))
+    def remove(cache: Annotated[str, name_argument], output: Annotated[str, output_option] = "train_process") -> None:
+        from mtdistill.teacher.state_cache import remove_cache
+
+        folder = _folder(cache, output)
+        remove_cache(folder)
+        Console().print(tr(en=f"deleted: {folder}", zh=f"已删除：{folder}"), markup=False)
+
+
+def _folder(cache: str, output: str) -> Path:
+    named = Path(output) / "cache" / cache
+    return named if named.is_dir() else Path(cache)
