@@ -8,7 +8,7 @@ import numpy as np
 
 from mtdistill.config import TrainingConfig
 from mtdistill.data.prepared import PreparedData
-from mtdistill.training.trainer import Schedule
+from mtdistill.training.schedule import Schedule
 
 
 def training_schedule(training: TrainingConfig) -> Schedule:

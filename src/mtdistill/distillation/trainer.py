@@ -16,7 +16,8 @@ from mtdistill.distillation.losses import kd_loss, temperature_at
 from mtdistill.teacher.targets import TargetSource
 from mtdistill.training.engine import ONE_THREAD, Engine
 from mtdistill.training.fused_loss import fused_loss
-from mtdistill.training.trainer import Schedule, TranslationTrainer, Validate
+from mtdistill.training.schedule import Schedule
+from mtdistill.training.trainer import TranslationTrainer, Validate
 
 
 class DistillationTrainer(TranslationTrainer):

@@ -23,7 +23,8 @@ from mtdistill.modeling import load_model, t5_config, use_layer_drop
 from mtdistill.training.callbacks import latest_checkpoint
 from mtdistill.training.engine import ONE_THREAD, Engine
 from mtdistill.training.fused_loss import fused_loss
-from mtdistill.training.trainer import Schedule, TranslationTrainer, Validate
+from mtdistill.training.schedule import Schedule
+from mtdistill.training.trainer import TranslationTrainer, Validate
 
 BEST_FOLDER = "best"
 RECORD_FILE = "training_record.json"

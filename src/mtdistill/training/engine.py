@@ -77,6 +77,20 @@ def engines(precision: Precision, threads: int) -> list[Engine]:
     return [Engine(bfloat16=bfloat16, parts=parts, threads_per_part=each) for parts, each in ways]
 
 
+def fastest(candidates: Sequence[Engine], seconds: Callable[[Engine], float]) -> Engine:
+    """The engine that takes least, by turns; the first round does not count, for it prepares new matrix products.
+
+    Args:
+        candidates: at least one; a single one is taken without a race.
+        seconds: does the same work with any of them, and tells what it took.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    for candidate in candidates:
+        seconds(candidate)
+    return min(candidates, key=seconds)
+
+
 class Workers:
     """Threads that compute the parts of a batch; each has its own number of inner threads.
 

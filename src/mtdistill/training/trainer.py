@@ -11,9 +11,8 @@ import itertools
 import math
 import os
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,45 +28,23 @@ from transformers import (
     TrainerCallback,
 )
 
-from mtdistill.data.batches import IGNORED_LABEL, LengthBucketBatches, PackedBatch, PackedRows, token_lengths
+from mtdistill.data.batches import LengthBucketBatches, PackedBatch, PackedRows, token_lengths
 from mtdistill.errors import TrainingFailedError
 from mtdistill.kernels.numbers import hashed
 from mtdistill.messages import tr
 from mtdistill.modeling.packed import decoder_states, supports
+from mtdistill.modeling.padded import teacher_forced_logits
 from mtdistill.training.callbacks import BestModel, CompleteMarker, MovingAverage
-from mtdistill.training.engine import ONE_THREAD, Engine, Workers, summed
-from mtdistill.training.optimizer import OptimizerName, build_optimizer
+from mtdistill.training.engine import ONE_THREAD, Engine, Workers, fastest, summed
+from mtdistill.training.optimizer import build_optimizer
 from mtdistill.training.phases import PhaseTimes
+from mtdistill.training.schedule import Schedule
+from mtdistill.training.since_log import SinceLog
 
-# A race between two engines: about a second.
-TIMED_BATCHES, TIMED_ROUNDS = 4, 2
+# For a race between engines: about a second for each.
+TIMED_BATCHES = 4
 
 Validate = Callable[[T5ForConditionalGeneration], Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast a model is trained; see `mtdistill.config.TrainingConfig` for units and ranges."""
-
-    epochs: int
-    batch_size: int
-    gradient_accumulation: int
-    learning_rate: float
-    weight_decay: float
-    max_sequence_length: int
-    optimizer: OptimizerName = "adamw"
-    embedding_learning_rate_ratio: float = 1.0
-    warmup_ratio: float = 0.1
-    max_gradient_norm: float = 1.0
-    ema_decay: float | None = None
-    evaluations: int = 5
-    checkpoints_kept: int = 2
-    seed: int = 1
-
-    def updates(self, sentences: int) -> int:
-        """Optimizer steps over the whole run."""
-        micro_batches = math.ceil(sentences / self.batch_size)
-        return self.epochs * math.ceil(micro_batches / self.gradient_accumulation)
 
 
 class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
@@ -104,7 +81,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     ) -> None:
         self.schedule, self.validate = schedule, validate
         self.average = MovingAverage(schedule.ema_decay) if schedule.ema_decay else None
-        self._since_log, self.phases = _SinceLog(), PhaseTimes()
+        self._since_log, self.phases = SinceLog(), PhaseTimes()
         updates = schedule.updates(len(dataset))
         every = max(1, math.ceil(updates / schedule.evaluations))
         alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # set by torchrun
@@ -182,22 +159,20 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         Args:
             engines: fused ones; a single one is taken without a race.
         """
-        seconds = dict.fromkeys(engines, 0.0)
-        if len(seconds) > 1:
-            order = LengthBucketBatches(self._lengths, self.schedule.batch_size, self.schedule.seed, self._buckets)
-            batches = [self.train_dataset.batch(rows) for rows in itertools.islice(order, TIMED_BATCHES)]
-            self.model.train()
-            for _ in range(TIMED_ROUNDS):  # the first is a warm-up: it prepares matrix products of new shapes
-                for engine in engines:
-                    self.use_engine(engine)
-                    self.batch_gradients(batches[0])
-                    started = time.perf_counter()
-                    for batch in batches:
-                        self.batch_gradients(batch)
-                    seconds[engine] = time.perf_counter() - started
-        fastest = min(engines, key=lambda engine: seconds[engine])
-        self.use_engine(fastest)
-        return fastest
+        order = LengthBucketBatches(self._lengths, self.schedule.batch_size, self.schedule.seed, self._buckets)
+        batches = [self.train_dataset.batch(rows) for rows in itertools.islice(order, TIMED_BATCHES)]
+        self.model.train()
+
+        def seconds(engine: Engine) -> float:
+            self.use_engine(engine)
+            self.batch_gradients(batches[0])  # starts the threads
+            started = time.perf_counter()
+            for batch in batches:
+                self.batch_gradients(batch)
+            return time.perf_counter() - started
+
+        self.use_engine(fastest(engines, seconds))
+        return self.engine
 
     def losses_from_states(self, states: Tensor, head: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
         """Summed losses of some sentences by name; ``total`` is what is minimised, the others are only shown.
@@ -306,7 +281,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         """Add the mean of each part of the loss, and the target tokens per second, since the last log."""
         if "loss" in logs and self._since_log.started is not None:
             logs = {**logs, **self._since_log.figures()}
-            self._since_log = _SinceLog(started=time.monotonic())
+            self._since_log = SinceLog(started=time.monotonic())
         super().log(logs, start_time)
 
     def evaluate(
@@ -330,40 +305,6 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         return torch.autocast(self.args.device.type, dtype=torch.bfloat16)
 
 
-def teacher_forced_logits(model: nn.Module, batch: PackedBatch, pad_id: int = 0) -> Tensor:
-    """(target tokens, vocabulary) logits of the next token, given the gold tokens before it; any T5, any device."""
-    input_ids, attention_mask, labels = batch.padded(pad_id)
-    shifted = torch.cat([labels.new_full((len(labels), 1), pad_id), labels[:, :-1]], dim=1)
-    logits: Tensor = model(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        decoder_input_ids=shifted.masked_fill(shifted == IGNORED_LABEL, pad_id),
-        use_cache=False,
-    ).logits
-    return logits[labels != IGNORED_LABEL]
-
-
 def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """`PackedRows` has packed the batch already."""
     return batch
-
-
-@dataclass
-class _SinceLog:
-    """What is shown at the next log; `started` is None before the first loss."""
-
-    started: float | None = None
-    losses: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    tokens: int = 0
-    updates: float = 0.0  # every micro-batch adds its share of the tokens of its update
-
-    def add(self, losses: Mapping[str, float], tokens: int, count: int) -> None:
-        for name, value in losses.items():
-            self.losses[name] += value
-        self.tokens += tokens
-        self.updates += tokens / count
-
-    def figures(self) -> dict[str, float]:
-        """Mean of each part of the loss, and target tokens per second."""
-        means = {f"{name}_loss": value / self.updates for name, value in self.losses.items() if name != "total"}
-        return {**means, "tokens_per_second": self.tokens / (time.monotonic() - (self.started or 0.0))}

@@ -1,0 +1,31 @@
+"""How long and how fast a model is trained. Imported by training.trainer and the pipelines."""
+
+import math
+from dataclasses import dataclass
+
+from mtdistill.training.optimizer import OptimizerName
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a model is trained; see `mtdistill.config.TrainingConfig` for units and ranges."""
+
+    epochs: int
+    batch_size: int
+    gradient_accumulation: int
+    learning_rate: float
+    weight_decay: float
+    max_sequence_length: int
+    optimizer: OptimizerName = "adamw"
+    embedding_learning_rate_ratio: float = 1.0
+    warmup_ratio: float = 0.1
+    max_gradient_norm: float = 1.0
+    ema_decay: float | None = None
+    evaluations: int = 5
+    checkpoints_kept: int = 2
+    seed: int = 1
+
+    def updates(self, sentences: int) -> int:
+        """Optimizer steps over the whole run."""
+        micro_batches = math.ceil(sentences / self.batch_size)
+        return self.epochs * math.ceil(micro_batches / self.gradient_accumulation)
