@@ -1,9 +1,13 @@
 """What is shown at the next log of a training. Imported by training.trainer."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from mtdistill.errors import TrainingFailedError
+from mtdistill.messages import tr
 
 
 @dataclass
@@ -15,12 +19,31 @@ class SinceLog:
     tokens: int = 0
     updates: float = 0.0  # every micro-batch adds its share of the tokens of its update
 
-    def add(self, losses: Mapping[str, float], tokens: int, count: int) -> None:
-        """Of some sentences: mean losses over the update they belong to, their tokens, and those of the update."""
+    def add(self, losses: Mapping[str, float], tokens: int, count: int, update: int) -> None:
+        """Count some sentences of an update in.
+
+        Args:
+            losses: by name, already divided by `count`.
+            tokens: of these sentences.
+            count: of all sentences of the update.
+            update: its number, for the message.
+
+        Raises:
+            TrainingFailedError: the total is not finite.
+        """
         for name, value in losses.items():
             self.losses[name] += value
         self.tokens += tokens
         self.updates += tokens / count
+        if not math.isfinite(losses["total"]):
+            raise TrainingFailedError(
+                tr(
+                    en=f"the loss is not finite: got {losses['total']} at update {update}. "
+                    "Lower training.learning_rate; the best model so far is kept.",
+                    zh=f"损失不是有限值：第 {update} 次更新时为 {losses['total']}。"
+                    "请降低 training.learning_rate；目前最好的模型已保留。",
+                )
+            )
 
     def figures(self) -> dict[str, float]:
         """Mean of each part of the loss, and target tokens per second."""

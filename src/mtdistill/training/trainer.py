@@ -29,9 +29,7 @@ from transformers import (
 )
 
 from mtdistill.data.batches import LengthBucketBatches, PackedBatch, PackedRows, token_lengths
-from mtdistill.errors import TrainingFailedError
 from mtdistill.kernels.numbers import hashed
-from mtdistill.messages import tr
 from mtdistill.modeling.packed import decoder_states, supports
 from mtdistill.modeling.padded import teacher_forced_logits
 from mtdistill.training.callbacks import BestModel, CompleteMarker, MovingAverage
@@ -213,7 +211,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self._start_clock()
         batch = PackedBatch(**inputs)
         gradients, losses = self.batch_gradients(batch)
-        self._note(losses, len(batch.labels), len(batch.labels))
+        self._since_log.add(losses, len(batch.labels), len(batch.labels), self.state.global_step + 1)
         for name, gradient in gradients.items():
             weight = self._trained[name]
             weight.grad = gradient if weight.grad is None else weight.grad + gradient
@@ -255,7 +253,8 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         count = len(batch.labels) if num_items_in_batch is None else int(num_items_in_batch)
         with self._precision():
             sums = self.losses_from_logits(teacher_forced_logits(model, batch), batch)
-        self._note({name: value.item() / count for name, value in sums.items()}, len(batch.labels), count)
+        losses = {name: value.item() / count for name, value in sums.items()}
+        self._since_log.add(losses, len(batch.labels), count, self.state.global_step + 1)
         # Every process holds its own tokens while the gradient is averaged over processes.
         loss: Tensor = sums["total"] / count * self.accelerator.num_processes
         return loss
@@ -263,19 +262,6 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     def _start_clock(self) -> None:
         if self._since_log.started is None:
             self._since_log.started = time.monotonic()
-
-    def _note(self, losses: Mapping[str, float], tokens: int, count: int) -> None:
-        """Remember what is shown at the next log; a loss that is not finite ends the training."""
-        self._since_log.add(losses, tokens, count)
-        if not math.isfinite(losses["total"]):
-            raise TrainingFailedError(
-                tr(
-                    en=f"the loss is not finite: got {losses['total']} at update {self.state.global_step + 1}. "
-                    "Lower training.learning_rate; the best model so far is kept.",
-                    zh=f"损失不是有限值：第 {self.state.global_step + 1} 次更新时为 {losses['total']}。"
-                    "请降低 training.learning_rate；目前最好的模型已保留。",
-                )
-            )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each part of the loss, and the target tokens per second, since the last log."""
