@@ -1,16 +1,18 @@
-"""Every sentence once, in an order that can be repeated, with little padding."""
+"""Every sentence once, in an order that can be repeated, and its tokens just as they are stored, one after the other."""
 
 import datasets
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtdistill.data.batches import (
     IGNORED_LABEL,
     WINDOW_BATCHES,
-    Collator,
     LengthBucketBatches,
+    PackedBatch,
+    PackedRows,
     token_lengths,
     truncated_ratio,
 )
@@ -60,43 +62,150 @@ class TestLengthBucketBatches:
         both = sum(len(batch) * lengths[batch].max(axis=0).sum() for batch in batches)
         assert lengths.sum() / both > 0.88  # the source has to follow the target
 
+    @given(st.integers(0, 400), st.integers(1, 20), st.integers(1, 5), st.integers(0, 3))
+    @settings(deadline=None, max_examples=25)
+    def test_several_buckets_in_a_batch(self, sentences: int, batch_size: int, buckets: int, epoch: int) -> None:
+        single = LengthBucketBatches(lengths_of(sentences), batch_size, 1)
+        joined = LengthBucketBatches(lengths_of(sentences), batch_size, 1, buckets)
+        single.set_epoch(epoch)
+        joined.set_epoch(epoch)
+        small, large = list(single), list(joined)
+        # The same order of sentences, cut less often.
+        assert [row for batch in large for row in batch] == [row for batch in small for row in batch]
+        assert len(large) == len(joined) == -(-len(small) // buckets)
+        assert all(len(batch) == batch_size * buckets for batch in large[:-1])
+
     def test_short_and_long_batches_are_mixed(self) -> None:
         lengths = lengths_of(16 * WINDOW_BATCHES)
         means = [lengths[batch, 1].mean() for batch in LengthBucketBatches(lengths, 16, 1)]
         assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.4
 
 
-class TestCollator:
-    def test_padding(self) -> None:
-        rows = [{"source_ids": [5, 6, 1], "target_ids": [7, 1]}, {"source_ids": [8, 1], "target_ids": [9, 10, 11, 1]}]
-        batch = Collator(max_tokens=10)(rows)
-        assert {name: tensor.tolist() for name, tensor in batch.items()} == {
-            "input_ids": [[5, 6, 1], [8, 1, 0]],
-            "attention_mask": [[1, 1, 1], [1, 1, 0]],
-            "labels": [[7, 1, IGNORED_LABEL, IGNORED_LABEL], [9, 10, 11, 1]],
-        }
+Pairs = list[tuple[list[int], list[int]]]
 
-    def test_the_pad_id(self) -> None:
-        rows = [{"source_ids": [5, 1], "target_ids": [1]}, {"source_ids": [1], "target_ids": [1]}]
-        assert Collator(max_tokens=10, pad_id=3)(rows)["input_ids"].tolist() == [[5, 1], [1, 3]]
+
+def dataset_of(pairs: Pairs) -> datasets.Dataset:
+    """Rows as prepared data has them; the lists must not be empty."""
+    sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
+    columns = {"source": ["text"] * len(pairs), "source_ids": sources, "target_ids": targets,
+               "source_tokens": [len(ids) for ids in sources], "target_tokens": [len(ids) for ids in targets]}  # fmt: skip
+    return datasets.Dataset.from_dict(columns)
+
+
+def unpacked(batch: PackedBatch) -> Pairs:
+    sources = batch.source_ids.split(batch.source_starts.diff().tolist())
+    targets = batch.labels.split(batch.target_starts.diff().tolist())
+    return [(source.tolist(), target.tolist()) for source, target in zip(sources, targets, strict=True)]
+
+
+def fields(batch: PackedBatch) -> dict[str, list[int]]:
+    return {name: tensor.tolist() for name, tensor in vars(batch).items()}
+
+
+SENTENCE = st.lists(st.integers(0, 99), min_size=1, max_size=9)
+PAIRS = [([5, 6, 1], [7, 1]), ([8, 1], [9, 10, 11, 1]), ([1], [1]), ([12, 13, 14, 15, 1], [16, 17, 1])]
+
+
+class TestPackedRows:
+    def test_the_sentences_stand_one_after_the_other(self) -> None:
+        batch = PackedRows(dataset_of(PAIRS), 10).batch([1, 0])
+        assert fields(batch) == {
+            "source_ids": [8, 1, 5, 6, 1],
+            "source_starts": [0, 2, 5],
+            "labels": [9, 10, 11, 1, 7, 1],
+            "target_starts": [0, 4, 6],
+            "rows": [1, 0],
+        }
+        assert {tensor.dtype for tensor in vars(batch).values()} == {torch.int64}
+        assert len(batch) == 2
+
+    @given(st.lists(st.tuples(SENTENCE, SENTENCE), min_size=1, max_size=8), st.integers(2, 10), st.data())
+    @settings(deadline=None, max_examples=25)
+    def test_a_batch_is_its_rows_one_by_one(self, pairs: Pairs, max_tokens: int, data: st.DataObject) -> None:
+        rows = data.draw(st.lists(st.integers(0, len(pairs) - 1), min_size=1, max_size=12))
+        packed = PackedRows(dataset_of(pairs), max_tokens)
+        expected: Pairs = []
+        for row in rows:
+            source, target = pairs[row]
+            if len(source) > max_tokens:
+                source = [*source[: max_tokens - 1], source[-1]]
+            expected.append((source, target[:max_tokens]))
+        batch = packed.batch(rows)
+        assert unpacked(batch) == expected
+        assert unpacked(batch) == [pair for row in rows for pair in unpacked(packed[row])]
+        assert batch.rows.tolist() == rows
 
     def test_a_long_source_keeps_its_end_a_long_target_loses_it(self) -> None:
-        row = {"source_ids": [5, 6, 7, 8, 1], "target_ids": [5, 6, 7, 8, 1]}
-        batch = Collator(max_tokens=4)([row])
-        assert batch["input_ids"].tolist() == [[5, 6, 7, 1]]
-        assert batch["labels"].tolist() == [[5, 6, 7, 8]]
-        assert batch["attention_mask"].tolist() == [[1, 1, 1, 1]]
+        batch = PackedRows(dataset_of([([5, 6, 7, 8, 1], [5, 6, 7, 8, 1])]), 4)[0]
+        assert unpacked(batch) == [([5, 6, 7, 1], [5, 6, 7, 8])]
 
     def test_what_just_fits_is_not_cut(self) -> None:
-        row = {"source_ids": [5, 6, 7, 1], "target_ids": [5, 6, 7, 1]}
-        batch = Collator(max_tokens=4)([row])
-        assert batch["input_ids"].tolist() == batch["labels"].tolist() == [[5, 6, 7, 1]]
+        batch = PackedRows(dataset_of([([5, 6, 7, 1], [5, 6, 7, 1])]), 4)[0]
+        assert unpacked(batch) == [([5, 6, 7, 1], [5, 6, 7, 1])]
 
-    def test_a_padded_token_that_is_real_text_is_not_masked(self) -> None:
-        row = {"source_ids": [0, 5, 1], "target_ids": [0, 1]}
-        batch = Collator(max_tokens=9)([row])
-        assert batch["attention_mask"].tolist() == [[1, 1, 1]]
-        assert batch["labels"].tolist() == [[0, 1]]
+    def test_a_cut_sentence_leaves_its_neighbours_alone(self) -> None:
+        batch = PackedRows(dataset_of(PAIRS), 2).batch([0, 1, 2, 3])
+        assert unpacked(batch) == [([5, 1], [7, 1]), ([8, 1], [9, 10]), ([1], [1]), ([12, 1], [16, 17])]
+
+    @pytest.mark.parametrize("max_tokens", [2, 10])
+    @pytest.mark.parametrize("selection", [[3, 0, 2], [2, 3], [1, 1, 0]])
+    def test_rows_of_a_selection_are_counted_in_the_selection(self, selection: list[int], max_tokens: int) -> None:
+        whole = PackedRows(dataset_of(PAIRS), max_tokens)
+        chosen = PackedRows(dataset_of(PAIRS).select(selection), max_tokens)
+        assert len(chosen) == len(selection)
+        rows = list(reversed(range(len(selection))))
+        batch = chosen.batch(rows)
+        assert unpacked(batch) == unpacked(whole.batch([selection[row] for row in rows]))
+        assert batch.rows.tolist() == rows
+
+    def test_data_in_several_files_and_shuffled(self) -> None:
+        dataset = datasets.concatenate_datasets([dataset_of(PAIRS[:2]), dataset_of(PAIRS[2:])])
+        assert unpacked(PackedRows(dataset, 10).batch([3, 1, 2])) == [PAIRS[3], PAIRS[1], PAIRS[2]]
+        shuffled = dataset.shuffle(seed=1)
+        assert sorted(unpacked(PackedRows(shuffled, 10).batch([0, 1, 2, 3]))) == sorted(PAIRS)
+
+    def test_a_data_loader_gets_the_fields_of_a_batch(self) -> None:
+        packed = PackedRows(dataset_of(PAIRS), 10)
+        loader = torch.utils.data.DataLoader(packed, batch_sampler=[[2, 0], [3]], collate_fn=lambda batch: batch)
+        batches = [PackedBatch(**batch) for batch in loader]
+        assert [fields(batch) for batch in batches] == [fields(packed.batch([2, 0])), fields(packed.batch([3]))]
+
+
+class TestPackedBatch:
+    @pytest.fixture
+    def batch(self) -> PackedBatch:
+        return PackedRows(dataset_of(PAIRS), 10).batch([0, 1, 2, 3])
+
+    def test_padding(self) -> None:
+        input_ids, attention_mask, labels = PackedRows(dataset_of(PAIRS), 10).batch([0, 1]).padded()
+        assert input_ids.tolist() == [[5, 6, 1], [8, 1, 0]]
+        assert attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+        assert labels.tolist() == [[7, 1, IGNORED_LABEL, IGNORED_LABEL], [9, 10, 11, 1]]
+
+    def test_the_pad_id(self) -> None:
+        input_ids, _, labels = PackedRows(dataset_of([([5, 1], [1]), ([1], [1])]), 10).batch([0, 1]).padded(3)
+        assert input_ids.tolist() == [[5, 1], [1, 3]]
+        assert labels.tolist() == [[1], [1]]
+
+    def test_a_token_that_looks_like_padding_is_not_masked(self) -> None:
+        _, attention_mask, labels = PackedRows(dataset_of([([0, 5, 1], [0, 1])]), 9)[0].padded()
+        assert attention_mask.tolist() == [[1, 1, 1]]
+        assert labels.tolist() == [[0, 1]]
+
+    def test_the_decoder_reads_the_labels_one_position_later(self, batch: PackedBatch) -> None:
+        assert batch.labels.tolist() == [7, 1, 9, 10, 11, 1, 1, 16, 17, 1]
+        before = batch.labels.clone()
+        assert batch.decoder_input_ids(50).tolist() == [50, 7, 50, 9, 10, 11, 50, 50, 16, 17]
+        assert torch.equal(batch.labels, before)
+
+    @pytest.mark.parametrize(("first", "last"), [(0, 4), (0, 1), (1, 3), (3, 4)])
+    def test_a_part_is_the_batch_of_its_sentences(self, batch: PackedBatch, first: int, last: int) -> None:
+        part = batch.part(first, last)
+        assert fields(part) == fields(PackedRows(dataset_of(PAIRS), 10).batch(list(range(first, last))))
+        assert part.source_ids.untyped_storage().data_ptr() == batch.source_ids.untyped_storage().data_ptr()
+
+    def test_a_part_of_a_part(self, batch: PackedBatch) -> None:
+        assert fields(batch.part(1, 4).part(1, 2)) == fields(batch.part(2, 3))
 
 
 @pytest.fixture

@@ -3,30 +3,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mtdistill.config import KdConfig
+from mtdistill.data.batches import PackedRows
 from mtdistill.distillation import trainer as module
 from mtdistill.distillation.pipeline import Materials
 from mtdistill.distillation.trainer import DistillationTrainer
+from mtdistill.modeling.packed import decoder_states
 from mtdistill.teacher.targets import LiveTargets
-from mtdistill.training.trainer import Schedule
+from mtdistill.training.engine import Engine
+from mtdistill.training.trainer import Schedule, teacher_forced_logits
 
 SCHEDULE = Schedule(
     epochs=2, batch_size=8, gradient_accumulation=2, learning_rate=1e-3, weight_decay=0.0, max_sequence_length=16,
     evaluations=1,
 )  # fmt: skip
+PLAIN, FUSED = Engine(fused=False), Engine(parts=2)
+BOTH = pytest.mark.parametrize("engine", [PLAIN, FUSED], ids=["plain", "fused"])
 
 
 @pytest.fixture
 def make_trainer(tiny_teacher: tuple[Any, Any], materials: Materials, tmp_path: Path) -> Any:
     """Trains a copy of the teacher on 40 pairs."""
 
-    def make(objective: KdConfig, schedule: Schedule = SCHEDULE) -> DistillationTrainer:
+    def make(objective: KdConfig, schedule: Schedule = SCHEDULE, engine: Engine = FUSED) -> DistillationTrainer:
         rows = materials.data.split("train").select(range(40))
-        targets = LiveTargets(materials.teacher.model)
+        targets = LiveTargets(materials.teacher.model, engine)
         return DistillationTrainer(
-            tiny_teacher[0], targets, objective, rows, schedule, tmp_path / "run", lambda _model: {"bleu": 1.0}
-        )
+            tiny_teacher[0], targets, objective, rows, schedule, tmp_path / "run", lambda _model: {"bleu": 1.0},
+            engine=engine,
+        )  # fmt: skip
 
     return make
 
@@ -35,8 +42,9 @@ def objective(**changes: float) -> KdConfig:
     return KdConfig(**{"temperature": 3.0, "alpha": 0.7, "beta": 0.3, "label_smoothing": 0.0, **changes})
 
 
-def test_every_log_has_both_parts_of_the_loss(make_trainer: Any) -> None:
-    trainer = make_trainer(objective())
+@BOTH
+def test_every_log_has_both_parts_of_the_loss(make_trainer: Any, engine: Engine) -> None:
+    trainer = make_trainer(objective(), engine=engine)
     trainer.train()
     logs = [log for log in trainer.state.log_history if "loss" in log]
     assert len(logs) == trainer.state.max_steps == 6
@@ -48,26 +56,58 @@ def test_every_log_has_both_parts_of_the_loss(make_trainer: Any) -> None:
     assert logs[-1]["kd_loss"] > 1e-4
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"label_smoothing": 0.2}, {"alpha": 1.0, "beta": 0.0}, {"alpha": 0.0, "beta": 1.0}, {"temperature": 1.0}],
+    ids=str,
+)
+def test_both_ways_to_the_loss_give_the_same_values_and_gradients(make_trainer: Any, changes: dict[str, float]) -> None:
+    trainer = make_trainer(objective(**changes))
+    model = trainer.model.eval()
+    weights = list(model.parameters())
+    with torch.no_grad():
+        for weight in weights:  # away from the teacher, so that there is something to compare
+            weight += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
+    batch = PackedRows(trainer.eval_dataset, 16).batch([3, 39, 0, 17, 8])
+    expected = trainer.losses_from_logits(teacher_forced_logits(model, batch), batch)
+    wanted = torch.autograd.grad(expected["total"], weights, materialize_grads=True)
+    found = trainer.losses_from_states(decoder_states(model, batch, torch.float32), model.shared.weight, batch)
+    gradients = torch.autograd.grad(found["total"], weights, materialize_grads=True)
+    assert [*found] == [*expected] == ["total", "kd", "gold"]
+    assert expected["kd"] > 0.1
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4)
+    for ours, theirs in zip(gradients, wanted, strict=True):
+        assert (ours - theirs).norm() <= 1e-4 * theirs.norm() + 1e-6
+
+
+@BOTH
 def test_the_temperature_goes_from_the_first_to_the_final_one(
-    make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+    make_trainer: Any, monkeypatch: pytest.MonkeyPatch, engine: Engine
 ) -> None:
     temperatures: list[float] = []
-    kd_loss = module.kd_loss
+    name = "fused_loss" if engine.fused else "kd_loss"
+    loss = getattr(module, name)
 
     def recorded(*arguments: Any, temperature: float, **options: Any) -> Any:
         temperatures.append(temperature)
-        return kd_loss(*arguments, temperature=temperature, **options)
+        return loss(*arguments, temperature=temperature, **options)
 
-    monkeypatch.setattr(module, "kd_loss", recorded)
-    make_trainer(objective(temperature=4.0, final_temperature=1.5)).train()
-    by_update = temperatures[::2][:2] + temperatures[-1:]
-    assert by_update == pytest.approx([4.0, 3.5, 1.5])
+    monkeypatch.setattr(module, name, recorded)
+    make_trainer(objective(temperature=4.0, final_temperature=1.5), engine=engine).train()
+    # Two micro-batches or two parts an update, but for the last of an epoch: one micro-batch, or again two parts.
+    by_update = temperatures[::2] if engine.fused else [temperatures[place] for place in (0, 2, 4, 5, 7, 9)]
+    assert len(temperatures) == (12 if engine.fused else 10)
+    assert by_update == pytest.approx([4.0, 3.5, 3.0, 2.5, 2.0, 1.5])
     assert temperatures == sorted(temperatures, reverse=True)
 
 
-def test_a_single_update_has_the_first_temperature(make_trainer: Any) -> None:
+@BOTH
+def test_a_single_update_has_the_first_temperature(make_trainer: Any, engine: Engine) -> None:
     schedule = dataclasses.replace(SCHEDULE, epochs=1, gradient_accumulation=5)
-    trainer = make_trainer(objective(temperature=4.0, final_temperature=1.5), schedule)
+    trainer = make_trainer(objective(temperature=4.0, final_temperature=1.5), schedule, engine)
     trainer.train()
     assert trainer.state.max_steps == 1
     assert "kd_loss" in trainer.state.log_history[0]
+    trainer.state.global_step = 0
+    assert trainer.temperature == 4.0

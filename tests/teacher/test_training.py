@@ -10,14 +10,16 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from mtdistill.data.batches import IGNORED_LABEL, Collator
+from mtdistill.data.batches import PackedBatch, PackedRows
 from mtdistill.data.prepared import PreparedData
 from mtdistill.data.tokenizer import load_tokenizer
 from mtdistill.errors import TeacherError
 from mtdistill.modeling import load_model
+from mtdistill.modeling.packed import decoder_states
 from mtdistill.teacher.training import BEST_FOLDER, RECORD_FILE, TeacherRecipe, TeacherTrainer, train_teacher
 from mtdistill.training.callbacks import latest_checkpoint
-from mtdistill.training.trainer import Schedule
+from mtdistill.training.engine import Engine
+from mtdistill.training.trainer import Schedule, teacher_forced_logits
 
 RECIPE = TeacherRecipe(
     encoder_layers=2, decoder_layers=1, width=16, heads=2, head_width=8, feed_forward_width=32, dropout=0.1,
@@ -27,14 +29,25 @@ RECIPE = TeacherRecipe(
 )  # fmt: skip
 
 
+def whole_split(data: PreparedData, split: str) -> PackedBatch:
+    rows = PackedRows(data.split(split), 32)
+    return rows.batch(list(range(len(rows))))
+
+
+def transformers_loss(model: Any, batch: PackedBatch) -> torch.Tensor:
+    ids, mask, labels = batch.padded()
+    loss: torch.Tensor = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+    return loss
+
+
 @pytest.fixture
 def validate(tiny_data: PreparedData) -> Callable[[Any], dict[str, float]]:
     """Mean loss on the validation split, as a score that grows."""
-    batch = Collator(32)(tiny_data.split("validation").to_list())
+    batch = whole_split(tiny_data, "validation")
 
     def score(model: Any) -> dict[str, float]:
         with torch.no_grad():
-            return {"bleu": -model(**batch).loss.item()}
+            return {"bleu": -transformers_loss(model, batch).item()}
 
     return score
 
@@ -48,11 +61,15 @@ class Interrupt(TrainerCallback):
             raise KeyboardInterrupt
 
 
+ENGINES = pytest.mark.parametrize("engine", [Engine(fused=False), Engine(parts=2)], ids=["plain", "fused"])
+
+
+@ENGINES
 def test_learns_and_leaves_a_teacher_that_can_be_sliced(
-    tiny_data: PreparedData, validate: Callable[[Any], dict[str, float]], tmp_path: Path
+    tiny_data: PreparedData, validate: Callable[[Any], dict[str, float]], tmp_path: Path, engine: Engine
 ) -> None:
     scores: list[Mapping[str, float]] = []
-    best = train_teacher(tiny_data, RECIPE, tmp_path, validate, on_best=scores.append)
+    best = train_teacher(tiny_data, RECIPE, tmp_path, validate, on_best=scores.append, engine=engine)
     assert best == tmp_path / BEST_FOLDER
     assert scores[0]["bleu"] < scores[-1]["bleu"] - 0.5
 
@@ -72,13 +89,14 @@ def test_learns_and_leaves_a_teacher_that_can_be_sliced(
     assert record["validation"] == scores[-1]
 
 
+@ENGINES
 def test_an_interrupted_training_is_neither_overwritten_nor_lost(
-    tiny_data: PreparedData, validate: Callable[[Any], dict[str, float]], tmp_path: Path
+    tiny_data: PreparedData, validate: Callable[[Any], dict[str, float]], tmp_path: Path, engine: Engine
 ) -> None:
-    whole = train_teacher(tiny_data, RECIPE, tmp_path / "whole", validate)
+    whole = train_teacher(tiny_data, RECIPE, tmp_path / "whole", validate, engine=engine)
     updates = RECIPE.schedule.updates(len(tiny_data.split("train")))
     with pytest.raises(KeyboardInterrupt):
-        train_teacher(tiny_data, RECIPE, tmp_path / "cut", validate, callbacks=[Interrupt(updates - 1)])
+        train_teacher(tiny_data, RECIPE, tmp_path / "cut", validate, callbacks=[Interrupt(updates - 1)], engine=engine)
     with pytest.raises(TeacherError, match=r"holds a teacher already: got .*cut\. Add --resume"):
         train_teacher(tiny_data, RECIPE, tmp_path / "cut", validate)
 
@@ -88,7 +106,9 @@ def test_an_interrupted_training_is_neither_overwritten_nor_lost(
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             started_at.append(state.global_step)
 
-    resumed = train_teacher(tiny_data, RECIPE, tmp_path / "cut", validate, resume=True, callbacks=[Watch()])
+    resumed = train_teacher(
+        tiny_data, RECIPE, tmp_path / "cut", validate, resume=True, callbacks=[Watch()], engine=engine
+    )
     assert 0 < started_at[0] < updates
     expected, weights = load_model(whole).state_dict(), load_model(resumed).state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
@@ -113,8 +133,13 @@ def test_to_resume_where_nothing_is_means_to_start(
 
 def test_the_loss_is_the_summed_cross_entropy(tiny_teacher: Any, tiny_data: PreparedData) -> None:
     model, _ = tiny_teacher
-    batch = Collator(32)(tiny_data.split("test").to_list())
-    tokens = int((batch["labels"] != IGNORED_LABEL).sum())
-    losses = TeacherTrainer.token_losses(None, model, batch)  # type: ignore[arg-type]
-    assert {*losses} == {"total"}
-    torch.testing.assert_close(losses["total"] / tokens, model(**batch).loss)
+    batch = whole_split(tiny_data, "test")
+    expected = transformers_loss(model, batch) * len(batch.labels)
+    logits = teacher_forced_logits(model, batch)
+    states = decoder_states(model, batch, torch.float32)
+    for losses in (
+        TeacherTrainer.losses_from_logits(None, logits, batch),  # type: ignore[arg-type]
+        TeacherTrainer.losses_from_states(None, states, model.shared.weight, batch),  # type: ignore[arg-type]
+    ):
+        assert {*losses} == {"total"}
+        torch.testing.assert_close(losses["total"], expected, rtol=1e-4, atol=1e-4)

@@ -10,25 +10,41 @@ import datasets
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import T5ForConditionalGeneration, TrainerCallback
+from transformers import T5Config, T5ForConditionalGeneration, TrainerCallback
 
-from mtdistill.data.batches import IGNORED_LABEL
-from mtdistill.modeling import t5_config, use_fast_kernels, use_layer_drop
-from mtdistill.training.trainer import Schedule, TranslationTrainer, teacher_forced_logits
+from mtdistill.data.batches import PackedBatch
+from mtdistill.modeling import t5_config, use_layer_drop
+from mtdistill.training.engine import Engine
+from mtdistill.training.fused_loss import fused_loss
+from mtdistill.training.trainer import Schedule, TranslationTrainer
 
 VOCABULARY = 40
+ONE_PART = Engine()
 
 
 class GoldTrainer(TranslationTrainer):
     """Cross-entropy, shown twice; remembers what it was given."""
 
-    micro_batches: list[dict[str, Tensor]]
+    micro_batches: list[PackedBatch]  # what the Trainer asked a step for
+    parts: list[PackedBatch]  # what a loss was asked for; a list may be appended to from several threads
+    dtypes: set[torch.dtype]  # of the states or logits
 
-    def token_losses(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        self.micro_batches.append(dict(inputs))
-        real = inputs["labels"] != IGNORED_LABEL
-        logits = teacher_forced_logits(model, inputs)[real].float()
-        loss = nn.functional.cross_entropy(logits, inputs["labels"][real], reduction="sum")
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        self.micro_batches.append(PackedBatch(**inputs))
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def losses_from_states(self, states: Tensor, head: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
+        self.parts.append(batch)
+        self.dtypes.add(states.dtype)
+        loss = fused_loss(states, head, batch.labels)
+        return {"total": loss.total, "gold": loss.gold}
+
+    def losses_from_logits(self, logits: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
+        self.parts.append(batch)
+        self.dtypes.add(logits.dtype)
+        loss = nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
         return {"total": loss, "gold": loss.detach()}
 
 
@@ -83,19 +99,21 @@ def make_rows(sentences: int) -> datasets.Dataset:
     })  # fmt: skip
 
 
-def make_model(dropout: float = 0.0, layer_drop: float = 0.0) -> T5ForConditionalGeneration:
+def make_model(dropout: float = 0.0, layer_drop: float = 0.0, feed_forward: str = "relu") -> T5ForConditionalGeneration:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = t5_config(VOCABULARY, encoder_layers=2, decoder_layers=2, width=16, heads=2, head_width=8,
                            feed_forward_width=24, dropout=dropout)  # fmt: skip
-        return use_layer_drop(use_fast_kernels(T5ForConditionalGeneration(config)), layer_drop)
+        config = T5Config(**{**config.to_dict(), "feed_forward_proj": feed_forward})
+        return use_layer_drop(T5ForConditionalGeneration(config), layer_drop)
 
 
 @pytest.fixture
 def make_training(tmp_path: Path) -> Callable[..., Training]:
     """A run over random pairs; `schedule` changes single values of a short schedule."""
 
-    def make(*, sentences: int = 12, dropout: float = 0.0, layer_drop: float = 0.0, folder: str = "run",
+    def make(*, sentences: int = 12, dropout: float = 0.0, layer_drop: float = 0.0, feed_forward: str = "relu",
+             folder: str = "run", engine: Engine = ONE_PART,
              validate: Callable[[Any], Mapping[str, float]] = lambda _model: {"bleu": 1.0},
              callbacks: Sequence[TrainerCallback] = (), **schedule: Any) -> Training:  # fmt: skip
         values = {"epochs": 1, "batch_size": 4, "gradient_accumulation": 1, "learning_rate": 0.01,
@@ -107,10 +125,10 @@ def make_training(tmp_path: Path) -> Callable[..., Training]:
             training.saved.append((scores, {name: w.detach().clone() for name, w in model.named_parameters()}))
 
         training.trainer = GoldTrainer(
-            make_model(dropout, layer_drop), make_rows(sentences), Schedule(**{**values, **schedule}),
-            tmp_path / folder, validate, save_best=save, callbacks=[recorder, *callbacks],
+            make_model(dropout, layer_drop, feed_forward), make_rows(sentences), Schedule(**{**values, **schedule}),
+            tmp_path / folder, validate, save_best=save, callbacks=[recorder, *callbacks], engine=engine,
         )  # fmt: skip
-        training.trainer.micro_batches = []
+        training.trainer.micro_batches, training.trainer.parts, training.trainer.dtypes = [], [], set()
         return training
 
     return make

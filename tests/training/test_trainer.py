@@ -12,12 +12,26 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from mtdistill.data.batches import PackedBatch
 from mtdistill.errors import TrainingFailedError
+from mtdistill.modeling import packed
 from mtdistill.training.callbacks import AVERAGE_FILE, latest_checkpoint
+from mtdistill.training.engine import Engine
 from mtdistill.training.trainer import Schedule, TranslationTrainer, teacher_forced_logits
 
 MakeTraining = Callable[..., Any]
 Weights = dict[str, Tensor]
+
+PLAIN = Engine(fused=False)
+# One part at a time, several side by side, and more parts than run at once.
+FUSED = {
+    "1 part": Engine(),
+    "2 parts": Engine(parts=2),
+    "3 parts": Engine(parts=3),
+    "2 parts, 20 tokens each": Engine(parts=2, max_part_tokens=20),
+    "1 part, a sentence each": Engine(max_part_tokens=1),
+}
+BOTH = pytest.mark.parametrize("engine", [PLAIN, Engine(parts=2)], ids=["plain", "fused"])
 
 
 def without_momentum(training: Any, learning_rate: float) -> None:
@@ -26,16 +40,17 @@ def without_momentum(training: Any, learning_rate: float) -> None:
     training.trainer.optimizer = torch.optim.SGD(weights, lr=learning_rate)
 
 
-def mean_loss_gradient(training: Any, micro_batches: list[dict[str, Tensor]]) -> Weights:
+def mean_loss_gradient(training: Any, micro_batches: list[PackedBatch]) -> Weights:
     """Of the mean over all target tokens, sentence by sentence and without padding."""
     model = training.trainer.model
     model.zero_grad()
     losses, tokens = torch.zeros(()), 0
     for batch in micro_batches:
-        for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
-            target = labels[labels != -100]
+        sources = batch.source_ids.split(batch.source_starts.diff().tolist())
+        targets = batch.labels.split(batch.target_starts.diff().tolist())
+        for source, target in zip(sources, targets, strict=True):
             decoder_input = torch.cat([torch.zeros(1, dtype=torch.long), target[:-1]])
-            logits = model(input_ids=ids[mask == 1][None], decoder_input_ids=decoder_input[None]).logits[0]
+            logits = model(input_ids=source[None], decoder_input_ids=decoder_input[None]).logits[0]
             losses = losses + nn.functional.cross_entropy(logits, target, reduction="sum")
             tokens += len(target)
     (losses / tokens).backward()
@@ -53,16 +68,29 @@ def assert_same(actual: Weights, expected: Weights, scale: float = 1.0) -> None:
 
 
 class TestGradients:
-    @pytest.mark.parametrize(("batch_size", "accumulation"), [(8, 1), (4, 2), (1, 8)])
+    @pytest.mark.parametrize(
+        ("batch_size", "accumulation", "engine", "parts"),
+        [
+            pytest.param(8, 1, PLAIN, 1, id="plain, 8"),
+            pytest.param(4, 2, PLAIN, 2, id="plain, 4 + 4"),
+            pytest.param(1, 8, PLAIN, 8, id="plain, one by one"),
+            *(pytest.param(8, 1, engine, None, id=f"fused, {name}") for name, engine in FUSED.items()),
+            pytest.param(4, 2, FUSED["1 part"], 1, id="fused, accumulated"),
+            pytest.param(2, 4, FUSED["3 parts"], 3, id="fused, accumulated, 3 parts"),
+        ],
+    )
     def test_any_cut_of_a_batch_gives_the_same(
-        self, make_training: MakeTraining, batch_size: int, accumulation: int
+        self, make_training: MakeTraining, batch_size: int, accumulation: int, engine: Engine, parts: int | None
     ) -> None:
         training = make_training(sentences=8, batch_size=batch_size, gradient_accumulation=accumulation,
-                                 max_gradient_norm=0.0)  # fmt: skip
+                                 max_gradient_norm=0.0, engine=engine)  # fmt: skip
         without_momentum(training, learning_rate=0.5)
         before = training.weights()
         training.trainer.train()
-        assert [len(batch["labels"]) for batch in training.trainer.micro_batches] == [batch_size] * accumulation
+        steps = [8] if engine.fused else [batch_size] * accumulation
+        assert [len(batch) for batch in training.trainer.micro_batches] == steps
+        assert parts is None or len(training.trainer.parts) == parts
+        assert sorted(row for part in training.trainer.parts for row in part.rows.tolist()) == list(range(8))
         after = training.weights()
         moved = {name: (before[name] - after[name]) / 0.5 for name in before}
         [gradient] = training.recorder.gradients
@@ -71,6 +99,57 @@ class TestGradients:
         assert_same(gradient, expected)
         assert_same(moved, expected, scale=10)
 
+    def test_the_cuts_of_this_test_are_different(self, make_training: MakeTraining) -> None:
+        counts = {}
+        for name, engine in FUSED.items():
+            training = make_training(sentences=8, batch_size=8, engine=engine)
+            training.trainer.train()
+            counts[name] = len(training.trainer.parts)
+        assert list(counts.values())[:3] == [1, 2, 3]
+        assert 2 < counts["2 parts, 20 tokens each"] <= counts["1 part, a sentence each"] == 8
+
+    def test_without_the_kernels_a_model_that_they_do_not_cover(self, make_training: MakeTraining) -> None:
+        training = make_training(sentences=8, batch_size=4, gradient_accumulation=2, feed_forward="gated-gelu",
+                                 max_gradient_norm=0.0, engine=Engine(parts=2))  # fmt: skip
+        assert training.trainer.engine == Engine(fused=False, parts=2)
+        without_momentum(training, learning_rate=0.0)
+        training.trainer.train()
+        assert [len(part) for part in training.trainer.parts] == [4, 4]
+        assert_same(training.recorder.gradients[0], mean_loss_gradient(training, training.trainer.micro_batches))
+
+    def test_to_ask_for_gradients_changes_no_weight(self, make_training: MakeTraining) -> None:
+        training = make_training(sentences=8, batch_size=8, engine=Engine(parts=2))
+        before = training.weights()
+        batch = training.trainer.train_dataset.batch(list(range(8)))
+        gradients, losses = training.trainer.batch_gradients(batch)
+        assert_same(gradients, mean_loss_gradient(training, [batch]))
+        assert losses["gold"] == pytest.approx(losses["total"], rel=1e-5)
+        assert_equal(training.weights(), before)
+        assert all(weight.grad is None or not weight.grad.any() for weight in training.trainer.model.parameters())
+
+    # Adam divides by the gradient's own size, so rounding shows where a gradient is close to 0; Muon rounds to bfloat16.
+    @pytest.mark.parametrize(("optimizer", "tolerance"), [("adamw", 1e-3), ("muon", 1e-2)])
+    @pytest.mark.parametrize("engine", [Engine(), Engine(parts=2, threads_per_part=2)], ids=["1 part", "2 parts"])
+    def test_plain_and_fused_training_take_the_same_course(
+        self, make_training: MakeTraining, engine: Engine, optimizer: str, tolerance: float
+    ) -> None:
+        plain, fused = (
+            make_training(sentences=14, epochs=2, batch_size=4, gradient_accumulation=2, folder=folder, engine=each,
+                          optimizer=optimizer, warmup_ratio=0.3)
+            for folder, each in (("plain", PLAIN), ("fused", engine))
+        )  # fmt: skip
+        start = plain.weights()
+        for training in (plain, fused):
+            training.trainer.train()
+        assert len(plain.recorder.trajectory()) == 4
+        for ours, theirs in zip(fused.recorder.trajectory(), plain.recorder.trajectory(), strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4)
+        expected, found = plain.weights(), fused.weights()
+        for name, weight in expected.items():
+            distance, moved = (found[name] - weight).norm(), (weight - start[name]).norm()
+            assert distance < tolerance * moved, f"{name}: {distance / moved}"
+
+    @BOTH
     @pytest.mark.parametrize(
         ("sentences", "batch_size", "accumulation", "cut"),
         [
@@ -82,41 +161,67 @@ class TestGradients:
         ],
     )
     def test_the_last_partial_group_counts_by_its_own_tokens(
-        self, make_training: MakeTraining, sentences: int, batch_size: int, accumulation: int, cut: list[list[int]]
-    ) -> None:
+        self, make_training: MakeTraining, sentences: int, batch_size: int, accumulation: int, cut: list[list[int]],
+        engine: Engine,
+    ) -> None:  # fmt: skip
         training = make_training(sentences=sentences, batch_size=batch_size, gradient_accumulation=accumulation,
-                                 max_gradient_norm=0.0)  # fmt: skip
+                                 max_gradient_norm=0.0, engine=engine)  # fmt: skip
         without_momentum(training, learning_rate=0.0)
         training.trainer.train()
-        batches: Iterator[dict[str, Tensor]] = iter(training.trainer.micro_batches)
+        batches: Iterator[PackedBatch] = iter(training.trainer.micro_batches)
+        if engine.fused:
+            cut = [[sum(sizes)] for sizes in cut]
         groups = [[next(batches) for _ in sizes] for sizes in cut]
-        assert [[len(batch["labels"]) for batch in group] for group in groups] == cut
+        assert [[len(batch) for batch in group] for group in groups] == cut
         assert next(batches, None) is None
         assert training.trainer.state.global_step == len(cut)
         for gradient, group in zip(training.recorder.gradients, groups, strict=True):
             assert_same(gradient, mean_loss_gradient(training, group))
 
-    def test_padding_has_no_influence_on_value_and_gradient(self, make_training: MakeTraining) -> None:
-        trainer = make_training().trainer
+    def test_padding_has_no_influence_on_value_and_gradient(
+        self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trainer = make_training(engine=PLAIN).trainer
         trainer.model.train()
         batch = next(iter(trainer.get_train_dataloader()))
-        more = {
+        padded = PackedBatch.padded
+
+        def more(self: PackedBatch, pad_id: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+            ids, mask, labels = padded(self, pad_id)
             # What stands at a masked position must not matter, so something real stands there.
-            "input_ids": torch.cat([batch["input_ids"], torch.full((4, 3), 7)], dim=1),
-            "attention_mask": torch.cat([batch["attention_mask"], torch.zeros(4, 3, dtype=torch.long)], dim=1),
-            "labels": torch.cat([batch["labels"], torch.full((4, 5), -100)], dim=1),
-        }
+            return (
+                torch.cat([ids.masked_fill(mask == 0, 9), torch.full((4, 3), 7)], dim=1),
+                torch.cat([mask, torch.zeros(4, 3, dtype=torch.long)], dim=1),
+                torch.cat([labels, torch.full((4, 5), -100)], dim=1),
+            )
+
         results = []
-        for inputs in (batch, more):
+        for padding in (padded, more):
+            monkeypatch.setattr(PackedBatch, "padded", padding)
             trainer.model.zero_grad()
-            loss = trainer.compute_loss(trainer.model, inputs)
+            loss = trainer.compute_loss(trainer.model, batch)
             loss.backward()
             results.append((loss.item(), {name: w.grad.clone() for name, w in trainer.model.named_parameters()}))
         assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
         assert_same(results[1][1], results[0][1])
 
-    def test_gradients_are_clipped(self, make_training: MakeTraining) -> None:
-        training = make_training(max_gradient_norm=0.01)
+    def test_rows_that_fill_a_matrix_have_no_influence(
+        self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trainer = make_training(engine=Engine(parts=2)).trainer
+        batch = PackedBatch(**next(iter(trainer.get_train_dataloader())))
+        results = []
+        for filler in (0, 3, 17):
+            fill = (0, filler)
+            monkeypatch.setattr(packed, "_filled", lambda ids, fill=fill: nn.functional.pad(ids, fill, value=7))
+            results.append(trainer.batch_gradients(batch))
+        for gradients, losses in results[1:]:
+            assert losses["total"] == pytest.approx(results[0][1]["total"], rel=1e-5)
+            assert_same(gradients, results[0][0])
+
+    @BOTH
+    def test_gradients_are_clipped(self, make_training: MakeTraining, engine: Engine) -> None:
+        training = make_training(max_gradient_norm=0.01, engine=engine)
         training.trainer.train()
         for gradient in training.recorder.gradients:
             norm = torch.stack([tensor.norm() for tensor in gradient.values()]).norm().item()
@@ -125,16 +230,17 @@ class TestGradients:
     def test_a_long_target_is_cut_as_asked(self, make_training: MakeTraining) -> None:
         training = make_training(max_sequence_length=5)
         training.trainer.train()
-        widths = {batch[name].shape[1] for batch in training.trainer.micro_batches for name in ("labels", "input_ids")}
-        assert max(widths) == 5
+        starts = [s for batch in training.trainer.micro_batches for s in (batch.source_starts, batch.target_starts)]
+        assert max(int(each.diff().max()) for each in starts) == 5
 
 
 class TestLog:
+    @BOTH
     @pytest.mark.parametrize(("sentences", "accumulation"), [(12, 1), (22, 3)])
     def test_parts_are_means_over_the_same_tokens_as_the_loss(
-        self, make_training: MakeTraining, sentences: int, accumulation: int
+        self, make_training: MakeTraining, sentences: int, accumulation: int, engine: Engine
     ) -> None:
-        training = make_training(sentences=sentences, gradient_accumulation=accumulation, epochs=2)
+        training = make_training(sentences=sentences, gradient_accumulation=accumulation, epochs=2, engine=engine)
         training.trainer.args.logging_steps = 2
         training.trainer.train()
         logs = [log for log in training.recorder.logs if "loss" in log]
@@ -144,7 +250,10 @@ class TestLog:
             assert 0 < log["tokens_per_second"] < math.inf
             assert "total_loss" not in log
 
-    def test_evaluation_is_no_training_time(self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    @BOTH
+    def test_evaluation_is_no_training_time(
+        self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch, engine: Engine
+    ) -> None:
         now = 0.0
 
         class Clock:
@@ -162,9 +271,9 @@ class TestLog:
                 now += 1.0
 
         monkeypatch.setattr("mtdistill.training.trainer.time", Clock())
-        training = make_training(validate=validate, evaluations=3, callbacks=[Tick()])
+        training = make_training(validate=validate, evaluations=3, callbacks=[Tick()], engine=engine)
         training.trainer.train()
-        tokens = [int((batch["labels"] != -100).sum()) for batch in training.trainer.micro_batches]
+        tokens = [len(batch.labels) for batch in training.trainer.micro_batches]
         speeds = [log["tokens_per_second"] for log in training.recorder.logs if "loss" in log]
         assert speeds == [pytest.approx(count) for count in tokens]
 
@@ -181,6 +290,7 @@ class Interrupt(TrainerCallback):
 
 
 class TestResume:
+    @BOTH
     @pytest.mark.parametrize(
         ("optimizer", "evaluations", "interrupted_at", "goes_on_from"),
         [
@@ -190,8 +300,9 @@ class TestResume:
         ],
     )
     def test_an_interrupted_run_ends_like_one_that_was_not(
-        self, make_training: MakeTraining, optimizer: str, evaluations: int, interrupted_at: int, goes_on_from: int
-    ) -> None:
+        self, make_training: MakeTraining, optimizer: str, evaluations: int, interrupted_at: int, goes_on_from: int,
+        engine: Engine,
+    ) -> None:  # fmt: skip
         scores: list[float] = []
 
         def validate(model: Any) -> dict[str, float]:
@@ -205,6 +316,7 @@ class TestResume:
                 sentences=29, batch_size=4, gradient_accumulation=2, epochs=3, dropout=0.2, layer_drop=0.3,
                 ema_decay=0.8, warmup_ratio=0.2, optimizer=optimizer, evaluations=evaluations,
                 embedding_learning_rate_ratio=3.0, folder=folder, validate=validate, callbacks=callbacks,
+                engine=engine,
             )  # fmt: skip
 
         whole = make("whole")
@@ -315,21 +427,26 @@ class TestBestModel:
 
 
 class TestFailure:
+    @BOTH
     @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_a_loss_that_is_not_finite(self, make_training: MakeTraining, value: float) -> None:
+    def test_a_loss_that_is_not_finite(self, make_training: MakeTraining, value: float, engine: Engine) -> None:
         closed: list[bool] = []
 
         class Close(TrainerCallback):
             def on_train_end(self, *_: Any, **__: Any) -> None:
                 closed.append(True)
 
-        training = make_training(gradient_accumulation=2, epochs=3, evaluations=6, callbacks=[Close()])
+        training = make_training(gradient_accumulation=2, epochs=3, evaluations=6, callbacks=[Close()], engine=engine)
         trainer = training.trainer
-        token_losses = trainer.token_losses
-        # The second micro-batch of the second update.
-        trainer.token_losses = lambda model, inputs: {
-            "total": token_losses(model, inputs)["total"] * (value if len(trainer.micro_batches) == 3 else 1.0)
-        }
+        name = "losses_from_states" if engine.fused else "losses_from_logits"
+        losses = getattr(trainer, name)
+
+        def spoilt(*arguments: Any) -> dict[str, Tensor]:
+            # The micro-batch or part of the second update that holds one certain sentence.
+            bad = trainer.state.global_step == 1 and trainer.micro_batches[-1].rows[-1] in arguments[-1].rows
+            return {"total": losses(*arguments)["total"] * (value if bad else 1.0)}
+
+        setattr(trainer, name, spoilt)
         with pytest.raises(TrainingFailedError, match=rf"not finite: got {value} at update 2\. Lower training"):
             trainer.train()
         assert closed == [True]
@@ -338,20 +455,25 @@ class TestFailure:
 
     def test_a_trainer_without_a_loss(self, make_training: MakeTraining) -> None:
         trainer = make_training().trainer
+        batch = trainer.train_dataset.batch([0])
         with pytest.raises(NotImplementedError):
-            TranslationTrainer.token_losses(trainer, trainer.model, {})
+            TranslationTrainer.losses_from_states(trainer, torch.zeros(1), torch.zeros(1), batch)
+        with pytest.raises(NotImplementedError):
+            TranslationTrainer.losses_from_logits(trainer, torch.zeros(1), batch)
 
 
 class TestSchedule:
+    @BOTH
     @pytest.mark.parametrize(
         ("sentences", "epochs", "batch_size", "accumulation", "updates"),
         [(12, 1, 4, 1, 3), (13, 2, 4, 1, 8), (29, 3, 4, 2, 12), (9, 1, 2, 4, 2), (1, 5, 64, 3, 5)],
     )
     def test_updates(
-        self, make_training: MakeTraining, sentences: int, epochs: int, batch_size: int, accumulation: int, updates: int
-    ) -> None:
+        self, make_training: MakeTraining, sentences: int, epochs: int, batch_size: int, accumulation: int,
+        updates: int, engine: Engine,
+    ) -> None:  # fmt: skip
         training = make_training(sentences=sentences, epochs=epochs, batch_size=batch_size,
-                                 gradient_accumulation=accumulation)  # fmt: skip
+                                 gradient_accumulation=accumulation, engine=engine)  # fmt: skip
         assert training.trainer.schedule.updates(sentences) == updates
         training.trainer.train()
         assert training.trainer.state.global_step == training.trainer.state.max_steps == updates
@@ -360,10 +482,13 @@ class TestSchedule:
         training = make_training(sentences=12, epochs=2, batch_size=4)
         training.trainer.train()
         epochs = [training.trainer.micro_batches[:3], training.trainer.micro_batches[3:]]
-        seen = [[tuple(row.tolist()) for batch in epoch for row in batch["labels"]] for epoch in epochs]
-        real = [sorted(tuple(token for token in row if token != -100) for row in rows) for rows in seen]
-        assert real[0] == real[1] == sorted(map(tuple, training.trainer.train_dataset["target_ids"]))
-        assert seen[0] != seen[1]
+        rows = [[row for batch in epoch for row in batch.rows.tolist()] for epoch in epochs]
+        assert sorted(rows[0]) == sorted(rows[1]) == list(range(12))
+        assert rows[0] != rows[1]
+        wanted = training.trainer.eval_dataset["target_ids"]
+        for epoch, order in zip(epochs, rows, strict=True):
+            targets = [t.tolist() for batch in epoch for t in batch.labels.split(batch.target_starts.diff().tolist())]
+            assert targets == [wanted[row] for row in order]
 
     def test_the_learning_rate_rises_and_falls_to_zero(self, make_training: MakeTraining) -> None:
         training = make_training(epochs=4, warmup_ratio=0.25, learning_rate=0.02)
@@ -373,26 +498,31 @@ class TestSchedule:
         assert rates[3:] == sorted(rates[3:], reverse=True)
         assert 0 < rates[-1] < 0.001
 
+    @BOTH
     @pytest.mark.parametrize(("sentences", "dropout"), [(12, 0.0), (1, 0.3)], ids=["order", "dropout"])
     def test_the_seed_decides_the_order_and_the_dropout(
-        self, make_training: MakeTraining, sentences: int, dropout: float
+        self, make_training: MakeTraining, sentences: int, dropout: float, engine: Engine
     ) -> None:
         runs = {}
         for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
-            training = make_training(sentences=sentences, dropout=dropout, folder=folder, seed=seed)
+            training = make_training(sentences=sentences, dropout=dropout, folder=folder, seed=seed, engine=engine)
             training.trainer.train()
             runs[folder] = training.recorder.trajectory()
         assert runs["a"] == runs["b"]
         assert runs["a"][-1][1] != pytest.approx(runs["c"][-1][1], rel=1e-4)
 
     @pytest.mark.parametrize("bfloat16", [False, True])
-    def test_the_precision_of_matrix_products(self, make_training: MakeTraining, bfloat16: bool) -> None:
-        training = make_training(bfloat16=bfloat16)
+    @pytest.mark.parametrize("fused", [False, True])
+    def test_the_precision_of_matrix_products(self, make_training: MakeTraining, fused: bool, bfloat16: bool) -> None:
+        training = make_training(engine=Engine(fused=fused, bfloat16=bfloat16))
         kinds = set()
         training.trainer.model.lm_head.register_forward_hook(lambda _, __, output: kinds.add(output.dtype))
         training.trainer.train()
-        assert kinds == {torch.bfloat16 if bfloat16 else torch.float32}
+        wanted = {torch.bfloat16 if bfloat16 else torch.float32}
+        assert training.trainer.dtypes == wanted
+        assert kinds == (set() if fused else wanted)
         assert {weight.dtype for weight in training.trainer.model.parameters()} == {torch.float32}
+        assert {tensor.dtype for tensor in training.recorder.gradients[0].values()} == {torch.float32}
 
     def test_it_can_be_written_down(self) -> None:
         schedule = Schedule(1, 2, 3, 0.1, 0.0, 32)
@@ -402,13 +532,73 @@ class TestSchedule:
 def test_teacher_forced_logits_are_those_of_the_labels(make_training: MakeTraining) -> None:
     trainer = make_training().trainer
     model = trainer.model.eval()
-    batch = next(iter(trainer.get_train_dataloader()))
-    assert (batch["labels"] == -100).any()
-    torch.testing.assert_close(teacher_forced_logits(model, batch), model(**batch).logits)
+    batch = PackedBatch(**next(iter(trainer.get_train_dataloader())))
+    ids, mask, labels = batch.padded()
+    assert (labels == -100).any()
+    expected = model(input_ids=ids, attention_mask=mask, labels=labels).logits[labels != -100]
+    torch.testing.assert_close(teacher_forced_logits(model, batch), expected)
 
 
-def test_nothing_is_printed(make_training: MakeTraining, capfd: pytest.CaptureFixture[str]) -> None:
-    training = make_training()
+class TestEngine:
+    def test_the_fastest_is_kept(self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+        engines = [Engine(), Engine(parts=2), Engine(parts=3)]
+        seconds = {engines[0]: 1.0, engines[1]: 0.5, engines[2]: 2.0}
+        trainer, now, rows = make_training(sentences=40).trainer, 0.0, []
+
+        class Clock:
+            def perf_counter(self) -> float:
+                return now
+
+        def batch_gradients(batch: PackedBatch) -> None:
+            nonlocal now
+            now += seconds[trainer.engine]
+            rows.append(tuple(batch.rows.tolist()))
+
+        monkeypatch.setattr("mtdistill.training.trainer.time", Clock())
+        monkeypatch.setattr(trainer, "batch_gradients", batch_gradients)
+        assert trainer.use_fastest(engines) is engines[1]
+        assert trainer.engine is engines[1]
+        assert len({*rows}) == 4  # all raced over the same batches
+
+    def test_a_single_one_needs_no_race(self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+        trainer = make_training().trainer
+        monkeypatch.setattr(trainer, "batch_gradients", None)
+        assert trainer.use_fastest([Engine(parts=2)]) == trainer.engine == Engine(parts=2)
+
+    def test_a_race_leaves_no_trace_in_the_training(self, make_training: MakeTraining) -> None:
+        kept = Engine(parts=2)
+        with_race, without = (make_training(dropout=0.2, folder=name, engine=kept) for name in ("race", "none"))
+        with_race.trainer.use_fastest([kept, Engine()])
+        with_race.trainer.use_engine(kept)
+        for training in (with_race, without):
+            training.trainer.train()
+        assert with_race.recorder.trajectory() == without.recorder.trajectory()
+        assert_equal(with_race.weights(), without.weights())
+
+    def test_every_part_and_update_has_its_own_dropout(self, make_training: MakeTraining) -> None:
+        trainer = make_training(sentences=1, dropout=0.3, engine=Engine(parts=2)).trainer
+        trainer.model.train()
+        one = trainer.train_dataset.batch([0])
+        twins = trainer.train_dataset.batch([0, 0])
+        losses: list[float] = []
+        from_states = trainer.losses_from_states
+
+        def recorded(states: Tensor, head: Tensor, batch: PackedBatch) -> Any:
+            found = from_states(states, head, batch)
+            losses.append(found["total"].item())
+            return found
+
+        trainer.losses_from_states = recorded
+        trainer.batch_gradients(twins)
+        assert len({*losses}) == len(losses) == 2
+        first, again = (trainer.batch_gradients(one)[1]["total"] for _ in range(2))
+        trainer.state.global_step += 1
+        assert first == again != trainer.batch_gradients(one)[1]["total"]
+
+
+@BOTH
+def test_nothing_is_printed(make_training: MakeTraining, capfd: pytest.CaptureFixture[str], engine: Engine) -> None:
+    training = make_training(engine=engine)
     capfd.readouterr()
     training.trainer.train()
     assert capfd.readouterr().out == ""

@@ -188,11 +188,16 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     def train(self, resume_from_checkpoint: str | None = None) -> Any:
         """Train to the end; after a failure or an interrupt callbacks are told too, so that none keeps the terminal."""
+        threads = torch.get_num_threads()
+        if self.engine.fused:  # the optimizer too: waking a second thread for it took longer than it saved
+            torch.set_num_threads(self.engine.threads_per_part)
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint)
         except BaseException:
             self.callback_handler.on_train_end(self.args, self.state, self.control)
             raise
+        finally:
+            torch.set_num_threads(threads)
 
     def get_train_dataloader(self) -> DataLoader:  # type: ignore[type-arg]
         """Length-bucketed batches whose order depends on seed and epoch only."""
@@ -232,8 +237,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             with self.phases.measure("loss"):
                 sums = self.losses_from_states(states, self.model.shared.weight, parts[part])
             with self.phases.measure("backward"):
-                weights = list(self._trained.values())
-                found = torch.autograd.grad(sums["total"] / count, weights, materialize_grads=True)
+                found = torch.autograd.grad(sums["total"] / count, [*self._trained.values()], materialize_grads=True)
             return dict(zip(self._trained, found, strict=True)), {name: v.item() / count for name, v in sums.items()}
 
         done = self._workers.map(gradients_of, len(parts))
