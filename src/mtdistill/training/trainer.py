@@ -136,6 +136,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the tokens of the whole effective batch
         self.loss_is_scaled_for_ga = True  # compute_loss divides by that count
+        self._start_id: int = model.config.decoder_start_token_id
         self._lengths, self._buckets = token_lengths(dataset), together
         self._workers: Workers | None = None
         self.use_engine(self.engine)
@@ -256,7 +257,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         batch = PackedBatch(**inputs)
         count = len(batch.labels) if num_items_in_batch is None else int(num_items_in_batch)
         with self._precision():
-            sums = self.losses_from_logits(teacher_forced_logits(model, batch), batch)
+            sums = self.losses_from_logits(teacher_forced_logits(model, batch, start_id=self._start_id), batch)
         losses = {name: value.item() / count for name, value in sums.items()}
         self._since_log.add(losses, len(batch.labels), count, self.state.global_step + 1)
         # Every process holds its own tokens while the gradient is averaged over processes.
