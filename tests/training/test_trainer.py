@@ -270,7 +270,8 @@ class TestLog:
                 nonlocal now
                 now += 1.0
 
-        monkeypatch.setattr("mtdistill.training.trainer.time", Clock())
+        for name in ("trainer", "since_log"):
+            monkeypatch.setattr(f"mtdistill.training.{name}.time", Clock())
         training = make_training(validate=validate, evaluations=3, callbacks=[Tick()], engine=engine)
         training.trainer.train()
         tokens = [len(batch.labels) for batch in training.trainer.micro_batches]

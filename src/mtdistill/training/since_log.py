@@ -19,6 +19,11 @@ class SinceLog:
     tokens: int = 0
     updates: float = 0.0  # every micro-batch adds its share of the tokens of its update
 
+    def start(self) -> None:
+        """Start the clock, at the first loss."""
+        if self.started is None:
+            self.started = time.monotonic()
+
     def add(self, losses: Mapping[str, float], tokens: int, count: int, update: int) -> None:
         """Count some sentences of an update in.
 

@@ -213,8 +213,8 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         """Gradients of one batch and its mean loss; the parts of the batch run side by side in the fused kernels."""
         if self._workers is None:
             return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-any-return]
+        self._since_log.start()
         model.train()
-        self._start_clock()
         batch = PackedBatch(**inputs)
         gradients, losses = self.batch_gradients(batch)
         self._since_log.add(losses, len(batch.labels), len(batch.labels), self.state.global_step + 1)
@@ -253,20 +253,16 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Mean loss per target token, over all tokens of the update and of every process; without the kernels."""
-        self._start_clock()
+        self._since_log.start()
         batch = PackedBatch(**inputs)
         count = len(batch.labels) if num_items_in_batch is None else int(num_items_in_batch)
         with self._precision():
             sums = self.losses_from_logits(teacher_forced_logits(model, batch, start_id=self._start_id), batch)
-        losses = {name: value.item() / count for name, value in sums.items()}
-        self._since_log.add(losses, len(batch.labels), count, self.state.global_step + 1)
+        means = {name: value.item() / count for name, value in sums.items()}
+        self._since_log.add(means, len(batch.labels), count, self.state.global_step + 1)
         # Every process holds its own tokens while the gradient is averaged over processes.
         loss: Tensor = sums["total"] / count * self.accelerator.num_processes
         return loss
-
-    def _start_clock(self) -> None:
-        if self._since_log.started is None:
-            self._since_log.started = time.monotonic()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each part of the loss, and the target tokens per second, since the last log."""
