@@ -47,13 +47,12 @@ def _rows(logits: Array, teacher: Array, labels: Array, coldness: float, kd_weig
             highest = max(highest, logit)
             total += logit
         label_logit = load(row[label])
-        sharp_sum = number(logits, 0)
+        sharp_sum, soft_sum, target_sum = number(logits, 0), number(logits, 0), number(logits, 0)
         if with_teacher:
             teacher_row = teacher[token]
-            top = load(teacher_row[0])
+            top, cross = load(teacher_row[0]), number(logits, 0)
             for word in range(vocabulary):
                 top = max(top, load(teacher_row[word]))
-            soft_sum, target_sum, cross = number(logits, 0), number(logits, 0), number(logits, 0)
             for word in range(vocabulary):
                 below, teacher_below = load(row[word]) - highest, load(teacher_row[word]) - top
                 sharp[word] = exponential(below)
@@ -64,23 +63,23 @@ def _rows(logits: Array, teacher: Array, labels: Array, coldness: float, kd_weig
                 target_sum += target[word]
                 cross += target[word] * (teacher_below - below)
             kd_sum += cross * cold / target_sum - np.log(target_sum) + np.log(soft_sum)
-            sharp_share = number(logits, gold_weight) / sharp_sum
+        else:
+            for word in range(vocabulary):
+                sharp[word] = exponential(load(row[word]) - highest)
+                sharp_sum += sharp[word]
+        sharp_share = number(logits, gold_weight) / sharp_sum
+        label_slope = sharp[label] * sharp_share - spread - number(logits, gold_weight * (1 - label_smoothing))
+        # A teacher of weight 0 is reported, but its slopes stay out: 0 times one that is not finite would not be 0.
+        if with_teacher and kd_weight > 0:
             soft_share = number(logits, kd_weight * coldness) / soft_sum
             target_share = number(logits, kd_weight * coldness) / target_sum
             for word in range(vocabulary):
                 slope = sharp[word] * sharp_share + soft[word] * soft_share - target[word] * target_share
                 store(row, word, slope - spread)
+            label_slope += soft[label] * soft_share - target[label] * target_share
         else:
             for word in range(vocabulary):
-                sharp[word] = exponential(load(row[word]) - highest)
-                sharp_sum += sharp[word]
-            sharp_share = number(logits, gold_weight) / sharp_sum
-            for word in range(vocabulary):
                 store(row, word, sharp[word] * sharp_share - spread)
-        held = number(logits, gold_weight * (1 - label_smoothing))
-        label_slope = sharp[label] * sharp_share - spread - held
-        if with_teacher:
-            label_slope += soft[label] * soft_share - target[label] * target_share
         store(row, label, label_slope)
         # The smoothing term reads every logit even at weight 0, so that one that is not finite always shows.
         log_sum = highest + np.log(sharp_sum)

@@ -175,7 +175,7 @@ class CachedTargets:
             self._shards = [
                 np.load(folder / _shard_name(number), mmap_mode="r", allow_pickle=False) for number in range(count)
             ]
-        except (OSError, ValueError) as error:
+        except (EOFError, OSError, ValueError) as error:  # EOFError: an empty file
             raise _damaged(folder, str(error)) from error
         sizes = [len(shard) for shard in self._shards]
         if len(self._starts) != self.manifest.rows + 1 or sum(sizes) != self.manifest.tokens:

@@ -6,6 +6,7 @@ operations then need no team of threads that waits for its slowest member. Impor
 
 import itertools
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -103,7 +104,9 @@ class Workers:
         own = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(count, "part", initializer=torch.set_num_threads, initargs=(threads,))
         # The setting belongs to the calling thread, but a new thread starts with the one made last, wherever.
-        list(self._pool.map(lambda _: torch.get_num_threads(), range(count)))
+        # All meet at the barrier, or the pool would start fewer; asking for the number fixes it for that thread.
+        ready = threading.Barrier(count)
+        list(self._pool.map(lambda _: (ready.wait(), torch.get_num_threads()), range(count)))
         torch.set_num_threads(own)
 
     def map(self, function: Callable[[int], Result], count: int) -> list[Result]:
