@@ -7,6 +7,7 @@ import itertools
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -129,6 +130,10 @@ def _seconds_per_teacher_pass(live: LiveTargets, trainer: DistillationTrainer) -
 
 def peak_memory_gib() -> float:
     """Largest memory of this process so far; 0 on Windows, which does not tell."""
+    with suppress(OSError):
+        # getrusage would begin with the peak of whatever process started this one.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.split("VmHWM:")[1].split()[0]) / 2**20
     try:
         import resource
     except ImportError:
