@@ -51,7 +51,7 @@ def add_cache(app: typer.Typer) -> None:
     @caches.command(help=tr(en="List the caches and what they were made of.", zh="列出缓存及其来源。"))
     def inspect(output: Annotated[str, output_option] = "train_process") -> None:
         from mtdistill.errors import CacheError
-        from mtdistill.teacher.state_cache import MANIFEST, read_manifest
+        from mtdistill.teacher.state_cache import read_manifest
 
         root, console = Path(output) / "cache", Console()
         table = Table(*tr(en="cache|pairs|tokens|MiB|cut at|teacher", zh="缓存|句对|词元|MiB|截断|教师").split("|"))
@@ -69,7 +69,7 @@ def add_cache(app: typer.Typer) -> None:
             console.print(table)
         else:
             none = tr(en=f"no caches in {root}", zh=f"{root} 中没有缓存")
-            console.print(f"{none} ({MANIFEST})", markup=False)
+            console.print(none, markup=False)
 
     @caches.command(help=tr(en="Compare every file of a cache with its checksum.", zh="校验缓存的每个文件。"))
     def verify(cache: Annotated[str, name_argument], output: Annotated[str, output_option] = "train_process") -> None:

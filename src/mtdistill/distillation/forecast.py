@@ -20,7 +20,7 @@ from mtdistill.decoding import CTranslate2Translator
 from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.construction import plan_student
 from mtdistill.distillation.pipeline import Materials
-from mtdistill.distillation.targets import cache_pays
+from mtdistill.distillation.targets import stores_targets
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.student.slicing import build_student
 from mtdistill.teacher.targets import LiveTargets
@@ -59,7 +59,7 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     parameters = sum(weight.numel() for weight in model.parameters())
     candidates = engines(training.precision, materials.threads)
     live = LiveTargets(teacher.model, candidates[0])
-    stored = cache_pays(config, live, rows) if config.teacher.targets == "auto" else config.teacher.targets == "cached"
+    stored = stores_targets(config, live, rows)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = DistillationTrainer(
             model, _Zeros(live) if stored else live, config.kd, rows, schedule, Path(scratch), lambda _: {},

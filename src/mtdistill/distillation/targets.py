@@ -40,10 +40,13 @@ def choose_targets(config: RunConfig, teacher: T5ForConditionalGeneration, rows:
         CacheError: the cache cannot be written or is damaged.
     """
     live = LiveTargets(teacher, engine)
+    return stored_targets(config, teacher, rows, engine, display) if stores_targets(config, live, rows) else live
+
+
+def stores_targets(config: RunConfig, live: LiveTargets, rows: datasets.Dataset) -> bool:
+    """Whether a run stores the states: as `teacher.targets` says, "auto" by `cache_pays`."""
     wanted = config.teacher.targets
-    if wanted == "live" or (wanted == "auto" and not cache_pays(config, live, rows)):
-        return live
-    return stored_targets(config, teacher, rows, engine, display)
+    return wanted == "cached" or (wanted == "auto" and cache_pays(config, live, rows))
 
 
 def cache_pays(config: RunConfig, live: LiveTargets, rows: datasets.Dataset) -> bool:

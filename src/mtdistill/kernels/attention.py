@@ -112,6 +112,14 @@ def _write(values: Array, into: Array) -> None:
 
 
 @compiled
+def _longest(starts: Array) -> int:
+    longest = 1
+    for sentence in range(len(starts) - 1):
+        longest = max(longest, starts[sentence + 1] - starts[sentence])
+    return longest
+
+
+@compiled
 def _dot(left: Array, right: Array) -> Any:
     total = number(left, 0)
     for e in range(len(left)):
@@ -132,9 +140,7 @@ def _forward(
     probabilities: Array, mixed: Array,
 ) -> None:  # fmt: skip
     width = mixed.shape[1] // heads
-    longest = 1
-    for sentence in range(len(key_starts) - 1):
-        longest = max(longest, key_starts[sentence + 1] - key_starts[sentence])
+    longest = _longest(key_starts)
     key, value = scratch(query_rows, (longest, width)), scratch(query_rows, (longest, width))
     query, sums, scores = scratch(query_rows, width), scratch(query_rows, width), scratch(query_rows, longest)
     has_offsets = offsets.shape[0] > 0
@@ -180,9 +186,7 @@ def _backward(
     value_out: Array, value_out_column: int,
 ) -> None:  # fmt: skip
     width = gradient.shape[1] // heads
-    longest = 1
-    for sentence in range(len(key_starts) - 1):
-        longest = max(longest, key_starts[sentence + 1] - key_starts[sentence])
+    longest = _longest(key_starts)
     key, value = scratch(query_rows, (longest, width)), scratch(query_rows, (longest, width))
     key_sums, value_sums = scratch(query_rows, (longest, width)), scratch(query_rows, (longest, width))
     query, slope, query_sums = scratch(query_rows, width), scratch(query_rows, width), scratch(query_rows, width)
