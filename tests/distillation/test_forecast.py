@@ -40,3 +40,12 @@ def test_a_forecast_leaves_no_trace(make_run: Any, materials: Materials, tmp_pat
     after = materials.teacher.model.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_stored_states_take_disk_too(make_run: Any, materials: Materials, tmp_path: Path) -> None:
+    live, cached = (
+        forecast(make_run(tmp_path, f"teacher.targets={targets}"), materials).disk_mib for targets in ("live", "cached")
+    )
+    rows = materials.data.split("train")
+    tokens = sum(min(len(ids), 16) for ids in rows["target_ids"])  # the preset cuts at 16
+    assert cached - live == pytest.approx(tokens * 16 * 2 / 2**20)  # width 16, two bytes

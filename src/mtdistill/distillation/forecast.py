@@ -23,6 +23,7 @@ from mtdistill.distillation.pipeline import Materials
 from mtdistill.distillation.targets import stores_targets
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.student.slicing import build_student
+from mtdistill.teacher.state_cache import cache_bytes
 from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.engine import engines
 
@@ -83,8 +84,10 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
         + training.evaluations * training.validation_sentences * per_sentence
         + data.manifest.sizes["test"] * _REPORT_SECONDS_PER_SENTENCE
     )
-    disk = parameters * 4 * (_STATES * training.checkpoints_kept + 2) / 2**20
-    return Forecast(seconds / 60, peak_memory_gib(), disk, per_update, updates)
+    disk = parameters * 4 * (_STATES * training.checkpoints_kept + 2)
+    if stored:
+        disk += cache_bytes(rows, training.max_sequence_length, live.head.shape[1])
+    return Forecast(seconds / 60, peak_memory_gib(), disk / 2**20, per_update, updates)
 
 
 class _Zeros:
