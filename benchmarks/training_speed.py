@@ -45,7 +45,7 @@ from mtdistill.config import RunConfig, apply_overrides
 from mtdistill.data.batches import PackedBatch
 from mtdistill.display import Display
 from mtdistill.distillation.budget import training_rows, training_schedule
-from mtdistill.distillation.construction import plan_student
+from mtdistill.distillation.construction import plan_student, rehearsal_student
 from mtdistill.distillation.forecast import peak_memory_gib
 from mtdistill.distillation.losses import kd_loss
 from mtdistill.distillation.pipeline import Materials, prepare_materials
@@ -54,7 +54,6 @@ from mtdistill.distillation.targets import stored_targets
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.modeling import t5_config
 from mtdistill.presets import load_preset
-from mtdistill.student.slicing import build_student
 from mtdistill.teacher.targets import LiveTargets, TargetSource
 from mtdistill.training.engine import engines, prepare_processor
 
@@ -64,7 +63,7 @@ Way = Callable[[int], tuple[float, int]]  # a number of updates to seconds and t
 
 def guide(config: RunConfig, materials: Materials, rows: datasets.Dataset) -> Way:
     """The loop that tutorials show."""
-    student, teacher = fresh_student(config, materials), materials.teacher.model.eval()
+    student, teacher = rehearsal_student(config, materials.teacher).train(), materials.teacher.model.eval()
     optimizer = torch.optim.AdamW(student.parameters(), lr=config.training.learning_rate)
     training, kd, limit = config.training, config.kd, config.training.max_sequence_length
     order = iter(torch.randperm(len(rows), generator=torch.Generator().manual_seed(1)).tolist())
@@ -97,7 +96,7 @@ def guide(config: RunConfig, materials: Materials, rows: datasets.Dataset) -> Wa
 
 def hugging_face(config: RunConfig, materials: Materials, rows: datasets.Dataset) -> Way:
     """Seq2SeqTrainer with a live teacher."""
-    student, teacher = fresh_student(config, materials), materials.teacher.model.eval()
+    student, teacher = rehearsal_student(config, materials.teacher).train(), materials.teacher.model.eval()
     training, kd, limit, tokens = config.training, config.kd, config.training.max_sequence_length, 0
 
     class KdTrainer(Seq2SeqTrainer):  # type: ignore[misc]
@@ -164,7 +163,7 @@ def hugging_face(config: RunConfig, materials: Materials, rows: datasets.Dataset
 
 def mtdistill(config: RunConfig, materials: Materials, rows: datasets.Dataset, targets: TargetSource) -> Way:
     """The package's own steps, as `mtdistill distill` does them."""
-    model = fresh_student(config, materials)
+    model = rehearsal_student(config, materials.teacher).train()
     candidates = engines(config.training.precision, materials.threads)
     trainer = DistillationTrainer(
         model, targets, config.kd, rows, training_schedule(config.training), Path(tempfile.mkdtemp()), lambda _: {},
@@ -189,16 +188,6 @@ def steps_of(trainer: DistillationTrainer, model: T5ForConditionalGeneration) ->
         return time.perf_counter() - started, tokens
 
     return run
-
-
-def fresh_student(config: RunConfig, materials: Materials) -> T5ForConditionalGeneration:
-    """Random weights: their values do not change what an update costs. No dropout, as the presets train."""
-    model = build_student(materials.teacher.model, plan_student(config, materials.teacher), None, "random").model
-    model.config.dropout_rate = 0.0
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return model.train()
 
 
 def compare(rounds: int, updates: int, output: str) -> dict[str, Any]:

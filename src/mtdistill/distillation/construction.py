@@ -1,9 +1,12 @@
 """A student out of teacher, settings and data, checked before it is trained.
 
-Imported by the pipeline and the forecast; imports student, data.
+Imported by the pipeline, the forecast and the bench; imports student, data.
 """
 
 from dataclasses import dataclass
+
+import torch
+from transformers import T5ForConditionalGeneration
 
 from mtdistill.config import RunConfig
 from mtdistill.data.batches import PackedRows
@@ -47,6 +50,12 @@ def _at_most(wanted: int | None, there: int) -> int | None:
     return None if wanted is None else min(wanted, there)
 
 
+def rehearsal_student(config: RunConfig, teacher: Teacher) -> T5ForConditionalGeneration:
+    """A student of these settings with random weights: their values do not change what an update costs."""
+    model = build_student(teacher.model, plan_student(config, teacher), None, "random").model
+    return _with_dropout(model, config.training.dropout)
+
+
 def start_student(config: RunConfig, teacher: Teacher, data: PreparedData) -> StartedStudent:
     """Build the student and check that it starts closer to the teacher than noise does.
 
@@ -54,14 +63,25 @@ def start_student(config: RunConfig, teacher: Teacher, data: PreparedData) -> St
         StudentError: the shape does not fit the teacher, or the start check failed.
     """
     blueprint, name, seed = plan_student(config, teacher), config.student.initialisation, config.training.seed
-    limit = max(config.training.max_sequence_length, 32)
-    if name == "random":
-        return StartedStudent(build_student(teacher.model, blueprint, None, name, seed), None)
-    moments = measure_moments(teacher.model, first_batches(data, "train", MOMENT_SENTENCES, limit))
+    limit, moments = max(config.training.max_sequence_length, 32), None
+    if name != "random":
+        moments = measure_moments(teacher.model, first_batches(data, "train", MOMENT_SENTENCES, limit))
     build = build_student(teacher.model, blueprint, moments, name, seed)
+    _with_dropout(build.model, config.training.dropout)
+    if name == "random":
+        return StartedStudent(build, None)
     noise = build_student(teacher.model, blueprint, None, "random", seed)
     batches = first_batches(data, "validation", START_SENTENCES, limit)
     return StartedStudent(build, check_student_start(build.model, teacher.model, batches, noise.model))
+
+
+def _with_dropout(model: T5ForConditionalGeneration, rate: float) -> T5ForConditionalGeneration:
+    """The teacher's rate is not the student's."""
+    model.config.dropout_rate = rate
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = rate
+    return model
 
 
 def first_batches(data: PreparedData, split: str, sentences: int, max_tokens: int) -> list[Batch]:

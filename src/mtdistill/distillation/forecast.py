@@ -18,11 +18,10 @@ from mtdistill.config import RunConfig
 from mtdistill.data.batches import PackedBatch
 from mtdistill.decoding import CTranslate2Translator
 from mtdistill.distillation.budget import training_rows, training_schedule
-from mtdistill.distillation.construction import plan_student
+from mtdistill.distillation.construction import rehearsal_student
 from mtdistill.distillation.pipeline import Materials
 from mtdistill.distillation.targets import stores_targets
 from mtdistill.distillation.trainer import DistillationTrainer
-from mtdistill.student.slicing import build_student
 from mtdistill.teacher.state_cache import cache_bytes
 from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.engine import engines
@@ -56,7 +55,7 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     teacher, data, training = materials.teacher, materials.data, config.training
     rows = training_rows(data, training)
     schedule = training_schedule(training)
-    model = build_student(teacher.model, plan_student(config, teacher), None, "random").model
+    model = rehearsal_student(config, teacher)
     parameters = sum(weight.numel() for weight in model.parameters())
     candidates = engines(training.precision, materials.threads)
     live = LiveTargets(teacher.model, candidates[0])

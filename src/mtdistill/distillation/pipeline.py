@@ -197,7 +197,7 @@ def train_student(
     targets = choose_targets(config, teacher.model, rows, candidates[0], display)
     writer = SummaryWriter(log_dir=str(run.path / "logs"))
     trainer = DistillationTrainer(
-        _with_dropout(student.build.model, config.training.dropout),
+        student.build.model,
         targets,
         config.kd,
         rows,
@@ -248,11 +248,3 @@ def _random_baseline(
     )
     texts = [translation.text for translation in translator.translate(sentences.sources)]
     return corpus_quality(texts, sentences.references, data.target_lang).bleu
-
-
-def _with_dropout(model: T5ForConditionalGeneration, rate: float) -> T5ForConditionalGeneration:
-    model.config.dropout_rate = rate
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = rate
-    return model

@@ -17,7 +17,7 @@ from mtdistill.config import RunConfig
 from mtdistill.data.batches import PackedBatch
 from mtdistill.display import Display
 from mtdistill.distillation.budget import training_rows, training_schedule
-from mtdistill.distillation.construction import plan_student
+from mtdistill.distillation.construction import rehearsal_student
 from mtdistill.distillation.forecast import peak_memory_gib
 from mtdistill.distillation.pipeline import Materials
 from mtdistill.distillation.targets import choose_targets
@@ -27,7 +27,6 @@ from mtdistill.evaluation.speed import cpu_name
 from mtdistill.evaluation.validation import ValidationScorer
 from mtdistill.messages import tr
 from mtdistill.modeling.packed import ROW_MULTIPLE
-from mtdistill.student.slicing import build_student
 from mtdistill.training.engine import Engine, Workers, engines
 
 _WARM_UP = 10
@@ -87,7 +86,7 @@ def bench_training(config: RunConfig, materials: Materials, updates: int, displa
     rows = training_rows(materials.data, training)
     candidates = engines(training.precision, materials.threads)
     targets = choose_targets(config, teacher.model, rows, candidates[0], display)
-    model = build_student(teacher.model, plan_student(config, teacher), None, "random").model
+    model = rehearsal_student(config, teacher)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = DistillationTrainer(
             model, targets, config.kd, rows, training_schedule(training), Path(scratch), lambda _: {},
