@@ -3,7 +3,6 @@
 Imported by the command line; imports the pipeline.
 """
 
-import itertools
 import sys
 import tempfile
 import time
@@ -11,7 +10,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from mtdistill.config import RunConfig
@@ -25,9 +23,9 @@ from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.teacher.state_cache import cache_bytes
 from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.engine import engines
+from mtdistill.training.rehearsal import rehearse
 
 CALIBRATION_UPDATES = 20
-_WARM_UP = 3  # updates before the clock starts: first calls allocate memory and choose kernels
 _REPORT_SECONDS_PER_SENTENCE = 0.05  # measured on two cores, quick: 75 s for 1,491 sentences, all translators together
 _STATES = 4  # copies of the weights in a checkpoint: weights, two moments, and an average or a spare
 
@@ -67,7 +65,7 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
         )  # fmt: skip
         if trainer.engine.fused:
             trainer.use_fastest(candidates)
-        per_update = _seconds_per_update(trainer)
+        per_update = rehearse(trainer, CALIBRATION_UPDATES).seconds / CALIBRATION_UPDATES
     per_teacher_pass = _seconds_per_teacher_pass(live, trainer) if stored else 0.0
     sources = data.evaluation_set("validation", 50).sources
     translator = CTranslate2Translator.from_model(
@@ -98,26 +96,6 @@ class _Zeros:
     def states(self, batch: PackedBatch) -> Tensor:
         zeros: Tensor = self.head.new_zeros(len(batch.labels), self.head.shape[1])
         return zeros
-
-
-def _seconds_per_update(trainer: DistillationTrainer) -> float:
-    """Mean over a sample of a whole epoch, so that short and long batches are as frequent as in training."""
-    trainer.create_scheduler(num_training_steps=CALIBRATION_UPDATES)
-    trainer.model.train()
-    loader = itertools.chain.from_iterable(itertools.repeat(trainer.get_train_dataloader()))
-    started = time.perf_counter()
-    for number in range(-_WARM_UP, CALIBRATION_UPDATES):
-        if number == 0:
-            started = time.perf_counter()
-        for inputs in itertools.islice(loader, trainer.args.gradient_accumulation_steps):
-            if trainer.engine.fused:
-                trainer.training_step(trainer.model, inputs)
-            else:
-                trainer.compute_loss(trainer.model, inputs).backward()
-        torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.schedule.max_gradient_norm)
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
-    return (time.perf_counter() - started) / CALIBRATION_UPDATES
 
 
 def _seconds_per_teacher_pass(live: LiveTargets, trainer: DistillationTrainer) -> float:

@@ -3,7 +3,6 @@
 Imported by the command line; imports the parts of a run.
 """
 
-import itertools
 import tempfile
 import time
 from collections.abc import Sequence
@@ -28,8 +27,8 @@ from mtdistill.evaluation.validation import ValidationScorer
 from mtdistill.messages import tr
 from mtdistill.modeling.packed import ROW_MULTIPLE
 from mtdistill.training.engine import Engine, Workers, engines
+from mtdistill.training.rehearsal import rehearse
 
-_WARM_UP = 10
 _PEAK_REPEATS = 20
 # One matrix product: rows, inner width, columns, and how often a step does it (forward, and twice for its gradients).
 Product = tuple[int, int, int, int]
@@ -100,27 +99,9 @@ def bench_training(config: RunConfig, materials: Materials, updates: int, displa
                 )
             )
         engine = trainer.use_fastest(candidates)
-        trainer.create_scheduler(num_training_steps=updates + _WARM_UP)
-        batches: list[PackedBatch] = []
-        loader = itertools.chain.from_iterable(itertools.repeat(trainer.get_train_dataloader()))
-        started, done = 0.0, -_WARM_UP
-        with display.bar(tr(en="updates", zh="更新"), updates) as bar:
-            while done < updates:
-                if done == 0:
-                    trainer.phases.seconds.clear()
-                    batches.clear()
-                    started = time.perf_counter()
-                with trainer.phases.measure("data"):
-                    inputs = next(loader)
-                batches.append(PackedBatch(**inputs))
-                trainer.training_step(model, inputs)
-                with trainer.phases.measure("optimizer"):
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), training.max_gradient_norm)
-                    trainer.optimizer.step()
-                    trainer.optimizer.zero_grad()
-                done += 1
-                bar.advance_to(max(0, done))
-        seconds = time.perf_counter() - started
+        with display.bar(tr(en="updates", zh="更新"), 2 * updates) as bar:
+            rehearsed = rehearse(trainer, updates, bar.advance_to)
+    batches, seconds = rehearsed.batches, rehearsed.seconds
     products = [_products(model, teacher.model, batch, engine) for batch in batches]
     flops = sum(_flops(each) * engine.parts for each in products)
     return TrainingBench(
