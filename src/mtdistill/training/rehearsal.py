@@ -38,7 +38,7 @@ def rehearse(
 
     Args:
         trainer: its weights move, its counters do not; the phases are those of the second go.
-        updates: > 0; beyond an epoch the first one is repeated.
+        updates: > 0; of as many epochs as that takes.
         advance: told how many of 2 x `updates` are done.
     """
     trainer.model.train()
@@ -60,14 +60,19 @@ def rehearse(
     return Rehearsed(seconds, batches)
 
 
-def update(trainer: TranslationTrainer, inputs: Sequence[Mapping[str, Tensor]]) -> None:
-    """One update from the batches it accumulates, as the Trainer does it."""
+def update(trainer: TranslationTrainer, inputs: Sequence[Mapping[str, Tensor]]) -> float:
+    """One update from the batches it accumulates, as the Trainer does it; returns the mean loss per target token."""
+    tokens = sum(len(each["labels"]) for each in inputs)
+    loss = 0.0
     for each in inputs:
         if trainer.engine.fused:
-            trainer.training_step(trainer.model, dict(each))
+            loss += trainer.training_step(trainer.model, dict(each), tokens).item()
         else:
-            trainer.compute_loss(trainer.model, dict(each)).backward()
+            part = trainer.compute_loss(trainer.model, dict(each), num_items_in_batch=tokens)
+            part.backward()
+            loss += part.item()
     with trainer.phases.measure("optimizer"):
         torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.schedule.max_gradient_norm)
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
+    return loss
