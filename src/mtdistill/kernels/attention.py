@@ -134,6 +134,15 @@ def _add_multiple(sums: Array, factor: Any, values: Array) -> None:
 
 
 @compiled
+def _add_multiples(value_sums: Array, probability: Any, slope: Array, key_sums: Array, score_slope: Any, query: Array,
+                   query_sums: Array, key: Array) -> None:  # fmt: skip
+    for e in range(len(query)):
+        value_sums[e] += probability * slope[e]
+        key_sums[e] += score_slope * query[e]
+        query_sums[e] += score_slope * key[e]
+
+
+@compiled
 def _forward(
     query_rows: Array, query_column: int, key_rows: Array, key_column: int, value_rows: Array, value_column: int,
     query_starts: Array, key_starts: Array, score_starts: Array, offsets: Array, causal: bool, heads: int,
@@ -218,9 +227,9 @@ def _backward(
                     probability = probabilities[begin + j]
                     score_slope = probability * (slopes[j] - along)
                     slopes[j] = score_slope
-                    _add_multiple(value_sums[j], probability, slope)
-                    _add_multiple(key_sums[j], score_slope, query)
-                    _add_multiple(query_sums, score_slope, key[j])
+                    _add_multiples(
+                        value_sums[j], probability, slope, key_sums[j], score_slope, query, query_sums, key[j]
+                    )
                 if has_offsets:
                     for j in range(visible):
                         offset_gradient[head, i, j] += slopes[j]
