@@ -10,13 +10,14 @@ Three students of one preset start from the same slice of the teacher and see th
 * fused_bfloat16: the same with matrix products in bfloat16, as a run does it where the processor has that.
 
 Adam divides by the size of a gradient, so that a rounding difference in a gradient near 0 moves a weight by a whole
-step: the courses part slowly, and the question is by how much after 200 updates.
+step: the courses part slowly, and the question is by how much after 200 updates. Exit code 1 beyond `TOLERANCE`.
 """
 
 import argparse
 import itertools
 import json
 import statistics
+import sys
 import tempfile
 from copy import deepcopy
 from dataclasses import replace
@@ -40,6 +41,8 @@ from mtdistill.training.engine import Engine, prepare_processor
 from mtdistill.training.rehearsal import update
 
 RESULT = Path(__file__).parent / "results" / "trajectory.json"
+# Relative to the plain loss of the same update, in each of them.
+TOLERANCE = 0.02
 ENGINES = {
     "plain": Engine(fused=False),
     "fused": Engine(parts=2),
@@ -100,6 +103,8 @@ def main() -> None:
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result["relative_difference_to_plain"], indent=2))
+    if any(each["largest"] > TOLERANCE for each in result["relative_difference_to_plain"].values()):
+        sys.exit(f"the courses differ by more than {TOLERANCE:.0%}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from transformers import BertConfig, T5ForConditionalGeneration
 
 from mtdistill.data.batches import PackedBatch
 from mtdistill.errors import CheckpointError
-from mtdistill.modeling import load_model, t5_config, use_layer_drop
+from mtdistill.modeling import load_model, t5_config, use_dropout, use_layer_drop
 
 Make = Callable[..., T5ForConditionalGeneration]
 
@@ -77,6 +77,30 @@ class TestLayerDrop:
         }
         assert not any(type(module).__module__.startswith("mtdistill") for module in loaded.modules())
         torch.testing.assert_close(loaded(**batch).logits, skipping(**batch).logits, rtol=1e-5, atol=1e-5)
+
+
+class TestDropout:
+    def outputs(self, rate: float) -> tuple[Tensor, Tensor]:
+        """In training and in evaluation mode."""
+        torch.manual_seed(0)
+        config = t5_config(40, encoder_layers=2, decoder_layers=2, width=16, heads=2, head_width=8, dropout=0.5)
+        model = use_dropout(T5ForConditionalGeneration(config), rate)
+        ids = torch.arange(2, 12)[None]
+        return tuple(each(input_ids=ids, labels=ids).logits for each in (model.train(), model.eval()))
+
+    def test_none_is_none_at_all(self) -> None:
+        trained, evaluated = self.outputs(0.0)
+        assert torch.equal(trained, evaluated)
+
+    def test_a_rate_drops(self) -> None:
+        trained, evaluated = self.outputs(0.3)
+        assert not torch.allclose(trained, evaluated, atol=1e-2)
+
+    def test_attention_weights_are_never_dropped(self) -> None:
+        model = use_dropout(T5ForConditionalGeneration(t5_config(40, dropout=0.1)), 0.3)
+        found = [module.dropout for module in model.modules() if type(module).__name__ == "T5Attention"]
+        assert found and not any(found)
+        assert model.config.dropout_rate == 0.3
 
 
 def test_our_configuration() -> None:

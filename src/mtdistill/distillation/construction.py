@@ -5,12 +5,12 @@ Imported by the pipeline, the forecast and the bench; imports student, data.
 
 from dataclasses import dataclass
 
-import torch
 from transformers import T5ForConditionalGeneration
 
 from mtdistill.config import RunConfig
 from mtdistill.data.batches import PackedRows
 from mtdistill.data.prepared import PreparedData
+from mtdistill.modeling import use_dropout
 from mtdistill.student.blueprint import Blueprint
 from mtdistill.student.checks import StartCheck, check_student_start
 from mtdistill.student.moments import Batch, measure_moments
@@ -53,7 +53,7 @@ def _at_most(wanted: int | None, there: int) -> int | None:
 def rehearsal_student(config: RunConfig, teacher: Teacher) -> T5ForConditionalGeneration:
     """A student of these settings with random weights: their values do not change what an update costs."""
     model = build_student(teacher.model, plan_student(config, teacher), None, "random").model
-    return _with_dropout(model, config.training.dropout)
+    return use_dropout(model, config.training.dropout)
 
 
 def start_student(config: RunConfig, teacher: Teacher, data: PreparedData) -> StartedStudent:
@@ -67,21 +67,12 @@ def start_student(config: RunConfig, teacher: Teacher, data: PreparedData) -> St
     if name != "random":
         moments = measure_moments(teacher.model, first_batches(data, "train", MOMENT_SENTENCES, limit))
     build = build_student(teacher.model, blueprint, moments, name, seed)
-    _with_dropout(build.model, config.training.dropout)
+    use_dropout(build.model, config.training.dropout)
     if name == "random":
         return StartedStudent(build, None)
     noise = build_student(teacher.model, blueprint, None, "random", seed)
     batches = first_batches(data, "validation", START_SENTENCES, limit)
     return StartedStudent(build, check_student_start(build.model, teacher.model, batches, noise.model))
-
-
-def _with_dropout(model: T5ForConditionalGeneration, rate: float) -> T5ForConditionalGeneration:
-    """The teacher's rate is not the student's."""
-    model.config.dropout_rate = rate
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = rate
-    return model
 
 
 def first_batches(data: PreparedData, split: str, sentences: int, max_tokens: int) -> list[Batch]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, T5Config, T5ForConditionalGeneration
-from transformers.models.t5.modeling_t5 import T5Block
+from transformers.models.t5.modeling_t5 import T5Attention, T5Block
 
 from mtdistill.errors import CheckpointError
 from mtdistill.messages import tr
@@ -92,6 +92,25 @@ def use_layer_drop(model: T5ForConditionalGeneration, rate: float) -> T5ForCondi
         for block in list(stack.block)[1:]:
             block.__class__ = _DroppableBlock
             block.drop_rate = rate
+    return model
+
+
+def use_dropout(model: T5ForConditionalGeneration, rate: float) -> T5ForConditionalGeneration:
+    """Set dropout everywhere but on attention weights, where there is none, in place.
+
+    transformers also drops attention weights at `config.dropout_rate`. The kernels do not, and training with either
+    means the same.
+
+    Args:
+        model: changed in place.
+        rate: in [0, 1).
+    """
+    model.config.dropout_rate = rate
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        elif isinstance(module, T5Attention):
+            module.dropout = 0.0
     return model
 
 

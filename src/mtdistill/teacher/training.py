@@ -19,7 +19,7 @@ from mtdistill.data.prepared import PreparedData
 from mtdistill.errors import TeacherError
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
-from mtdistill.modeling import load_model, t5_config, use_layer_drop
+from mtdistill.modeling import load_model, t5_config, use_dropout, use_layer_drop
 from mtdistill.training.callbacks import latest_checkpoint
 from mtdistill.training.engine import ONE_THREAD, Engine
 from mtdistill.training.fused_loss import fused_loss
@@ -127,7 +127,7 @@ def train_teacher(
         )
     )
     model.decoder.final_layer_norm.weight.requires_grad_(requires_grad=False)
-    use_layer_drop(model, recipe.layer_drop)
+    use_dropout(use_layer_drop(model, recipe.layer_drop), recipe.dropout)
 
     def save_best(best_model: T5ForConditionalGeneration, scores: Mapping[str, float]) -> None:
         with replacing_folder(best) as fresh:
