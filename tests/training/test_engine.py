@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mtdistill.data.batches import PackedBatch
 from mtdistill.training import engine as module
-from mtdistill.training.engine import Engine, Workers, engines, summed
+from mtdistill.training.engine import TIMED_ROUNDS, Engine, Workers, engines, fastest, summed
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=30)
 
@@ -207,3 +207,18 @@ def test_all_ways_have_the_number_format_that_was_chosen(bfloat16: bool, monkeyp
     assert {engine.bfloat16 for engine in found} == {bfloat16}
     assert {engine.dtype for engine in found} == {torch.bfloat16 if bfloat16 else torch.float32}
     assert asked == ["auto"]  # one measurement for all
+
+
+class TestFastest:
+    def race(self, rounds: list[tuple[float, float]]) -> int:
+        """Which of two engines wins when the rounds take these seconds."""
+        candidates = [Engine(), Engine(parts=2)]
+        left = [list(times) for times in zip(*rounds, strict=True)]
+        return candidates.index(fastest(candidates, lambda engine: left[candidates.index(engine)].pop(0)))
+
+    def test_the_first_round_does_not_count(self) -> None:
+        assert self.race([(0.1, 9.0), *[(2.0, 1.0)] * TIMED_ROUNDS]) == 1
+
+    def test_one_disturbed_round_does_not_decide(self) -> None:
+        assert self.race([(1.0, 1.0), (9.0, 2.0), *[(1.0, 2.0)] * (TIMED_ROUNDS - 1)]) == 0
+        assert self.race([(1.0, 1.0), *[(2.0, 1.0)] * (TIMED_ROUNDS - 1), (2.0, 9.0)]) == 1

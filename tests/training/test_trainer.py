@@ -17,7 +17,7 @@ from mtdistill.errors import TrainingFailedError
 from mtdistill.modeling import packed
 from mtdistill.training.callbacks import AVERAGE_FILE, latest_checkpoint
 from mtdistill.training.engine import Engine
-from mtdistill.training.trainer import Schedule, TranslationTrainer, teacher_forced_logits
+from mtdistill.training.trainer import TIMED_BATCHES, Schedule, TranslationTrainer, teacher_forced_logits
 
 MakeTraining = Callable[..., Any]
 Weights = dict[str, Tensor]
@@ -559,7 +559,7 @@ class TestEngine:
         monkeypatch.setattr(trainer, "batch_gradients", batch_gradients)
         assert trainer.use_fastest(engines) is engines[1]
         assert trainer.engine is engines[1]
-        assert len({*rows}) == 4  # all raced over the same batches
+        assert len({*rows}) == TIMED_BATCHES  # all raced over the same batches
 
     def test_a_single_one_needs_no_race(self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
         trainer = make_training().trainer
