@@ -63,12 +63,15 @@ def start_student(config: RunConfig, teacher: Teacher, data: PreparedData) -> St
         StudentError: the shape does not fit the teacher, or the start check failed.
     """
     blueprint, name, seed = plan_student(config, teacher), config.student.initialisation, config.training.seed
-    limit, moments = max(config.training.max_sequence_length, 32), None
-    if name != "random":
-        moments = measure_moments(teacher.model, first_batches(data, "train", MOMENT_SENTENCES, limit))
+    limit = max(config.training.max_sequence_length, 32)
+    moments = (
+        measure_moments(teacher.model, first_batches(data, "train", MOMENT_SENTENCES, limit))
+        if name != "random"
+        else None
+    )
     build = build_student(teacher.model, blueprint, moments, name, seed)
     use_dropout(build.model, config.training.dropout)
-    if name == "random":
+    if moments is None:
         return StartedStudent(build, None)
     noise = build_student(teacher.model, blueprint, None, "random", seed)
     batches = first_batches(data, "validation", START_SENTENCES, limit)
