@@ -1,0 +1,19 @@
+"""Text in, translations out: one interface over a model in PyTorch, CTranslate2 and ONNX Runtime.
+
+Imported by output_checks, evaluation and everything above; imports text, messages, errors.
+"""
+
+from mtdistill.decoding.ctranslate2 import ComputeType, CTranslate2Translator, Quantization, convert_to_ctranslate2
+from mtdistill.decoding.huggingface import HuggingFaceTranslator
+from mtdistill.decoding.translator import DEFAULT_MAX_NEW_TOKENS, Translation, Translator
+
+__all__ = [
+    "DEFAULT_MAX_NEW_TOKENS",
+    "CTranslate2Translator",
+    "ComputeType",
+    "HuggingFaceTranslator",
+    "Quantization",
+    "Translation",
+    "Translator",
+    "convert_to_ctranslate2",
+]

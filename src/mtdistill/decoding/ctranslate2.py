@@ -1,0 +1,197 @@
+"""Translating with CTranslate2, and making its model folders."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from transformers import AutoTokenizer
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+from mtdistill.decoding.translator import DEFAULT_MAX_NEW_TOKENS, Translator
+from mtdistill.errors import CheckpointError
+from mtdistill.messages import tr
+
+if TYPE_CHECKING:
+    import ctranslate2
+    from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
+
+ComputeType = Literal["float32", "int8"]
+Quantization = Literal["float32", "float16", "int8"]
+
+
+class CTranslate2Translator(Translator):
+    """Translates with CTranslate2; made by `open`, `from_folder` or `from_model`."""
+
+    engine = "CTranslate2"
+
+    def __init__(self, engine_model: ctranslate2.Translator, tokenizer: PreTrainedTokenizerFast, *, source_lang: str,
+                 threads: int, max_new_tokens: int) -> None:  # fmt: skip
+        super().__init__(tokenizer, source_lang, max_new_tokens)
+        self._engine_model, self._threads = engine_model, threads
+        self.precision = engine_model.compute_type.removesuffix("_float32")  # int8_float32: the rest is float32
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        source_lang: str,
+        compute_type: ComputeType | None = None,
+        threads: int = 1,
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+    ) -> Self:
+        """Load a CTranslate2 folder with its tokenizer beside it.
+
+        Args:
+            folder: as `convert_to_ctranslate2` writes it.
+            source_lang: language the sources are normalised for.
+            compute_type: number format of the weights in use; None: the one they are stored in, or float32 where the
+                processor cannot compute in it.
+            threads: CPU threads for one call.
+            max_new_tokens: highest cap of an output, end mark included.
+
+        Raises:
+            CheckpointError: not a CTranslate2 model, damaged, or without its tokenizer.
+        """
+        import ctranslate2
+
+        try:
+            tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            engine_model = ctranslate2.Translator(
+                str(folder), device="cpu", compute_type=compute_type or "default", intra_threads=threads,
+                inter_threads=1,
+            )  # fmt: skip
+        except Exception as error:  # transformers and CTranslate2 raise many kinds, RuntimeError and ValueError too
+            raise CheckpointError(
+                tr(
+                    en=f"the CTranslate2 model could not be loaded: got {folder} ({_detail(error)}), accepted a folder "
+                    "with model.bin and its tokenizer. Export it again: mtdistill export PATH --format ctranslate2",
+                    zh=f"无法加载 CTranslate2 模型：得到 {folder}（{_detail(error)}），需要含有 model.bin 及其分词器的"
+                    "文件夹。请重新导出：mtdistill export PATH --format ctranslate2",
+                )
+            ) from error
+        return cls(engine_model, tokenizer, source_lang=source_lang, threads=threads, max_new_tokens=max_new_tokens)
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        *,
+        source_lang: str,
+        compute_type: ComputeType = "float32",
+        threads: int = 1,
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+    ) -> Self:
+        """Like `open`, for a Hugging Face folder, which is converted; nothing is left on disk.
+
+        Raises:
+            CheckpointError: CTranslate2 cannot convert or load this model.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            convert_to_ctranslate2(folder, Path(scratch))
+            # The weights are read into memory here, so the converted folder is not needed afterwards.
+            return cls.open(
+                Path(scratch),
+                source_lang=source_lang,
+                compute_type=compute_type,
+                threads=threads,
+                max_new_tokens=max_new_tokens,
+            )
+
+    @classmethod
+    def from_model(
+        cls,
+        model: T5ForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        source_lang: str,
+        compute_type: ComputeType = "float32",
+        threads: int = 1,
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+    ) -> Self:
+        """Like `from_folder`, for a model in memory, which is left as it is."""
+        with _no_progress_bars(), tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            return cls.from_folder(
+                Path(folder),
+                source_lang=source_lang,
+                compute_type=compute_type,
+                threads=threads,
+                max_new_tokens=max_new_tokens,
+            )
+
+    @property
+    def threads(self) -> int:
+        """Threads one call uses."""
+        return self._threads
+
+    def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:
+        results = self._engine_model.translate_batch(
+            [self._tokenizer.convert_ids_to_tokens(ids) for ids in source_ids],
+            beam_size=beam_size,
+            max_batch_size=0,  # one batch, as it comes
+            max_input_length=0,  # by default everything after 1024 tokens is dropped without a word
+            max_decoding_length=max_new_tokens,
+            return_end_token=True,
+        )
+        to_ids: Any = self._tokenizer.convert_tokens_to_ids  # of a list: a list
+        return [to_ids(result.hypotheses[0]) for result in results]
+
+
+def convert_to_ctranslate2(model_folder: Path, destination: Path, quantization: Quantization = "float32") -> None:
+    """Write a CTranslate2 model, with the tokenizer beside it.
+
+    Args:
+        model_folder: a Hugging Face folder with a T5 model and its tokenizer.
+        destination: existing folder; files of the same names are replaced.
+        quantization: number format of the stored weights. int8: the matrices, one scale per row; norms stay float32.
+
+    Raises:
+        CheckpointError: CTranslate2 cannot convert this model.
+    """
+    import ctranslate2
+
+    try:
+        with _no_progress_bars():
+            tokenizer: Any = AutoTokenizer.from_pretrained(str(model_folder), local_files_only=True)
+            converter = ctranslate2.converters.TransformersConverter(str(model_folder))
+            converter.convert(str(destination), quantization=quantization, force=True)
+            tokenizer.save_pretrained(str(destination))
+    except OSError as error:
+        if error.errno is not None:  # no space, not writable: said better by whoever knows what was being written
+            raise
+        raise _not_convertible(model_folder, error) from error
+    except Exception as error:  # transformers and CTranslate2 raise many kinds, RuntimeError and KeyError too
+        raise _not_convertible(model_folder, error) from error
+
+
+def _not_convertible(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        tr(
+            en=f"the model could not be converted to CTranslate2: got {folder} ({_detail(error)}), accepted a Hugging "
+            "Face folder with a T5 model and its tokenizer. Check the path, or copy the folder again.",
+            zh=f"无法把模型转换成 CTranslate2 格式：得到 {folder}（{_detail(error)}），"
+            "需要含有 T5 模型及其分词器的 Hugging Face 文件夹。请检查路径，或重新复制该文件夹。",
+        )
+    )
+
+
+def _detail(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Without the bars transformers shows for reading and writing; half a second of work needs none."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()

@@ -1,0 +1,74 @@
+"""Translating with a model in PyTorch, through transformers' own ``generate``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mtdistill.decoding.translator import DEFAULT_MAX_NEW_TOKENS, Translator
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
+
+
+class HuggingFaceTranslator(Translator):
+    """Translates with a model in PyTorch, through ``model.generate``.
+
+    Args:
+        model: used as it is, on its device; its training mode is restored after each call.
+        tokenizer: the model's.
+        source_lang: language the sources are normalised for.
+        max_new_tokens: highest cap of an output, end mark included.
+    """
+
+    engine = "PyTorch"
+
+    def __init__(
+        self,
+        model: T5ForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        source_lang: str,
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+    ) -> None:
+        super().__init__(tokenizer, source_lang, max_new_tokens)
+        self._model = model
+        self.precision = str(model.dtype).removeprefix("torch.")
+
+    @property
+    def threads(self) -> int:
+        """Threads PyTorch uses now."""
+        return torch.get_num_threads()
+
+    def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:
+        generate: Any = self._model.generate  # its annotations do not fit the models it belongs to
+        inputs = self._tokenizer.pad({"input_ids": source_ids}, return_tensors="pt").to(self._model.device)
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            with torch.inference_mode():
+                output_ids = generate(
+                    input_ids=inputs["input_ids"],
+                    attention_mask=inputs["attention_mask"],
+                    max_new_tokens=max_new_tokens,
+                    max_length=None,  # both limits at once would bring a warning at every call
+                    num_beams=beam_size,
+                    # With this a beam search stops where CTranslate2's does.
+                    early_stopping=beam_size > 1,
+                    # What a model folder may ask for and CTranslate2 would not know of:
+                    do_sample=False,
+                    use_cache=True,  # the Trainer switches it off, and a model saved in training keeps that
+                    length_penalty=1.0,
+                    repetition_penalty=1.0,
+                    no_repeat_ngram_size=0,
+                    min_length=0,
+                )
+        finally:
+            self._model.train(was_training)
+        # The first id starts the decoder; what follows the end mark is padding.
+        return [_through_end(ids[1:], self._tokenizer.eos_token_id) for ids in output_ids.tolist()]
+
+
+def _through_end(ids: list[int], end_id: int) -> list[int]:
+    return ids[: ids.index(end_id) + 1] if end_id in ids else ids
