@@ -20,7 +20,7 @@ from mtdistill.distillation.teacher_run import evaluate_teacher
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.modeling import load_model
 from mtdistill.teacher.loading import reference_folder
-from mtdistill.teacher.training import RECORD_FILE
+from mtdistill.modeling.folder import RECORD_FILE
 
 
 def main() -> None:

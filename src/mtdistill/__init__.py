@@ -18,21 +18,27 @@ if TYPE_CHECKING:
     from mtdistill.config import apply_overrides as apply_overrides
     from mtdistill.decoding import CTranslate2Translator as CTranslate2Translator
     from mtdistill.decoding import HuggingFaceTranslator as HuggingFaceTranslator
+    from mtdistill.decoding import OnnxTranslator as OnnxTranslator
     from mtdistill.distillation.measuring import measure_student as measure_student
     from mtdistill.distillation.pipeline import distill as distill
     from mtdistill.errors import MtdistillError as MtdistillError
+    from mtdistill.export.exporting import export_model as export_model
     from mtdistill.presets import load_preset as load_preset
     from mtdistill.presets import load_presets as load_presets
     from mtdistill.student.bundle import load_student as load_student
+    from mtdistill.student.loading import find_model as find_model
     from mtdistill.teacher.loading import load_teacher as load_teacher
 
 _HOMES = {
     "CTranslate2Translator": "decoding",
     "HuggingFaceTranslator": "decoding",
     "MtdistillError": "errors",
+    "OnnxTranslator": "decoding",
     "RunConfig": "config",
     "apply_overrides": "config",
     "distill": "distillation.pipeline",
+    "export_model": "export.exporting",
+    "find_model": "student.loading",
     "load_preset": "presets",
     "load_presets": "presets",
     "load_student": "student.bundle",

@@ -12,6 +12,7 @@ and ends with exit code 2; anything that is not in this tree is a bug.
     ├── CacheError           stored teacher states are missing, damaged or of something else
     ├── StudentError         a student cannot be built from this teacher
     ├── CheckpointError      a file to resume from or to load is missing, damaged or of another kind
+    ├── ExportError          a model cannot be written in another form, or translates worse there
     └── TrainingFailedError  training ran and its result is not usable
 
 Imported by every module; imports nothing of ours.
@@ -52,6 +53,10 @@ class StudentError(MtdistillError):
 
 class CheckpointError(MtdistillError):
     """A model or checkpoint file is missing, damaged or of another kind."""
+
+
+class ExportError(MtdistillError):
+    """A model cannot be written in another form, or does not translate the same there."""
 
 
 class TrainingFailedError(MtdistillError):

@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 
 from mtdistill.decoding import Translation
 from mtdistill.messages import tr
-from mtdistill.text import match_key, script_share
+from mtdistill.text import UNSPACED, match_key, script_share, units, word_count
 
 CHECKS = ("empty", "failure_marker", "length_cap", "loop", "copy", "wrong_script", "same_output")
 FAILURE_MARKERS = {"en": "[translation failed]", "zh": "[翻译失败]"}
@@ -26,9 +26,6 @@ MIN_COPIED_WORDS = 3  # names and "OK" may stay as they are where both languages
 MIN_SCRIPT_SHARE = 0.5
 SAME_OUTPUT_SOURCES = 5
 
-# Characters of scripts without spaces (kana, Han, Thai) stand alone; other letters and digits form words.
-_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_UNITS = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:['’][^\W_{_UNSPACED}]+)*")
 _INNER_LOOP = re.compile(r"([^\W\d_]{2,6}?)\1+")  # "hahahaha", "mymymymy" within a word
 
 
@@ -63,7 +60,7 @@ def check_translation(source: str, hypothesis: str, *, target_lang: str, hit_len
         return "loop"
     if _weight(hypothesis) >= MIN_LETTERS:
         if match_key(source) == match_key(hypothesis) and (
-            _words(source) > MIN_COPIED_WORDS or _script_share(source, target_lang) < MIN_SCRIPT_SHARE
+            word_count(source) > MIN_COPIED_WORDS or _script_share(source, target_lang) < MIN_SCRIPT_SHARE
         ):
             return "copy"
         if _script_share(hypothesis, target_lang) < MIN_SCRIPT_SHARE:
@@ -85,40 +82,31 @@ def check_translations(
     ]
 
 
-def _units(text: str) -> list[str]:
-    return _UNITS.findall(text.casefold())
-
-
 def _has_letters(text: str) -> bool:
     return any(c.isalnum() for c in text)
 
 
 def _loops(source: str, hypothesis: str) -> bool:
     repetitions = _repetitions(hypothesis)
-    return repetitions >= max(MIN_LOOP, len(_units(hypothesis)) / UNITS_PER_REPETITION) and (
+    return repetitions >= max(MIN_LOOP, len(units(hypothesis)) / UNITS_PER_REPETITION) and (
         repetitions > _repetitions(source) + LOOP_EXCESS
     )
 
 
 def _repetitions(text: str) -> int:
     """How often the most frequent pair of neighbours stands in a text, or one unit or syllable in a row."""
-    units = _units(text)
-    in_a_row = max((len(list(run)) for _, run in groupby(units)), default=0)
-    pairs = max(Counter(pairwise(units)).values(), default=0)
-    syllables = max((len(m[0]) // len(m[1]) for unit in units for m in _INNER_LOOP.finditer(unit)), default=0)
+    found = units(text)
+    in_a_row = max((len(list(run)) for _, run in groupby(found)), default=0)
+    pairs = max(Counter(pairwise(found)).values(), default=0)
+    syllables = max((len(m[0]) // len(m[1]) for unit in found for m in _INNER_LOOP.finditer(unit)), default=0)
     return max(in_a_row, pairs, syllables)
-
-
-def _words(text: str) -> float:
-    """Length in words; a character of an unspaced script is half a word."""
-    return sum(0.5 if re.match(f"[{_UNSPACED}]", unit) else 1 for unit in _units(text))
 
 
 def _weight(text: str) -> int:
     """Letters, with those of unspaced scripts counted twice."""
-    return sum(2 if re.match(f"[{_UNSPACED}]", c) else 1 for c in text if c.isalpha())
+    return sum(2 if re.match(f"[{UNSPACED}]", c) else 1 for c in text if c.isalpha())
 
 
 def _script_share(text: str, lang: str) -> float:
     """Share of the units in the language's script: a foreign name is one unit however long it is."""
-    return script_share("".join(unit[0] for unit in _units(text)), lang)
+    return script_share("".join(unit[0] for unit in units(text)), lang)

@@ -54,6 +54,10 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# Characters of scripts without spaces (kana, Han, Thai) stand alone; other letters and digits form words.
+UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNITS = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+(?:['’][^\W_{UNSPACED}]+)*")
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -79,6 +83,24 @@ def match_key(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(c for c in folded if c.isalnum()) or folded.strip()
+
+
+def units(text: str) -> list[str]:
+    """Words, case folded; of scripts without spaces, single characters.
+
+    >>> units("Tom 说: OK!")
+    ['tom', '说', 'ok']
+    """
+    return _UNITS.findall(text.casefold())
+
+
+def word_count(text: str) -> float:
+    """Length in words; a character of a script without spaces is half a word.
+
+    >>> word_count("Tom 说: OK!")
+    2.5
+    """
+    return sum(0.5 if re.match(f"[{UNSPACED}]", unit) else 1 for unit in units(text))
 
 
 def script_share(text: str, lang: str) -> float:

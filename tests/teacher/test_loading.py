@@ -11,7 +11,7 @@ from mtdistill.data.tokenizer import train_tokenizer
 from mtdistill.errors import CheckpointError, DataError, TeacherError
 from mtdistill.teacher import loading
 from mtdistill.teacher.loading import load_teacher, reference_folder
-from mtdistill.teacher.training import RECORD_FILE
+from mtdistill.modeling.folder import RECORD_FILE
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mtdistill.cli.bench import add_bench
 from mtdistill.cli.cache import add_cache
+from mtdistill.cli.deliver import add_compare, add_export
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -46,6 +47,8 @@ def build_app() -> typer.Typer:
     _add_presets(app)
     _add_distill(app)
     _add_test(app)
+    add_compare(app)
+    add_export(app)
     _add_translate(app)
     teachers = typer.Typer(help=tr(en="Train a teacher.", zh="训练教师模型。"), no_args_is_help=True)
     app.add_typer(teachers, name="teacher")
@@ -119,10 +122,16 @@ def _add_test(app: typer.Typer) -> None:
         "--model_path",
         "--model-path",
         help=tr(
-            en="student_best.pt, a model folder or a run folder",
-            zh="student_best.pt、模型文件夹或训练文件夹",
+            en="student_best.pt, a run folder, an export, or a model folder",
+            zh="student_best.pt、训练文件夹、导出文件夹或模型文件夹",
         ),
     )
+
+    data_option = typer.Option(
+        "--data", help=tr(en="your own sentence pairs instead (repeatable)", zh="改用自己的句对（可重复）")
+    )
+    quick_option = typer.Option("--quick", help=tr(en="time only what the promise is about", zh="只测承诺所涉及的速度"))
+    comet_option = typer.Option("--comet", help=tr(en="checkpoint of a COMET model", zh="COMET 模型的检查点文件"))
 
     @app.command(
         help=tr(
@@ -134,10 +143,17 @@ def _add_test(app: typer.Typer) -> None:
         model_path: Annotated[Path, path_option],
         teacher: Annotated[str | None, _teacher_option()] = None,
         output: Annotated[str | None, _output_option()] = None,
+        data: Annotated[list[str] | None, data_option] = None,
+        quick: Annotated[bool, quick_option] = False,
+        comet: Annotated[Path | None, comet_option] = None,
     ) -> None:
         from mtdistill.cli.use import run_test
 
-        raise typer.Exit(run_test(Display(Console()), model_path, teacher, output))
+        display = Display(Console())
+        code = run_test(
+            display, model_path, teacher=teacher, output=output, data=data or (), thorough=not quick, comet_model=comet
+        )
+        raise typer.Exit(code)
 
 
 def _add_translate(app: typer.Typer) -> None:
@@ -145,7 +161,7 @@ def _add_translate(app: typer.Typer) -> None:
         help=tr(en="text; none: read standard input, or ask", zh="文本；不给则读取标准输入或交互输入")
     )
     model_option = typer.Option(
-        "--model", help=tr(en="student; none: only the teacher", zh="学生模型；不给则只用教师模型")
+        "--model", help=tr(en="student or export; none: only the teacher", zh="学生模型或其导出；不给则只用教师模型")
     )
     beam_option = typer.Option("--beam", min=1, max=64, help=tr(en="beam size", zh="束宽"))
 

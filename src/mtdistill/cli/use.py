@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -15,22 +16,27 @@ from mtdistill.messages import tr
 EXIT_PROMISE_BROKEN = 1
 
 
-def run_test(display: Display, model_path: Path, teacher: str | None, output: str | None) -> int:
-    """Measure a student and show its report card. Returns 0 when every promise holds, else 1."""
+def run_test(display: Display, model_path: Path, **options: Any) -> int:
+    """Measure a model (options: of `measure_student`) and show its report card.
+
+    Returns 0 when no promise is broken, else 1.
+    """
     from mtdistill.distillation.measuring import measure_student
     from mtdistill.report import render
 
     quiet_libraries()
-    card = measure_student(model_path, display, teacher=teacher, output=output)
+    card = measure_student(model_path, display, **options)
     display.say(render(card))
     return 0 if card.keeps_promises else EXIT_PROMISE_BROKEN
 
 
 def run_translate(console: Console, texts: Sequence[str], model: Path | None, teacher: str | None, beam: int) -> int:
     """Translate lines; with a student and a teacher both are shown, side by side. Returns 1 if any line failed."""
+    import torch
+
     from mtdistill.decoding import HuggingFaceTranslator, Translator
     from mtdistill.output_checks import check_translation, failure_marker
-    from mtdistill.student.bundle import load_student
+    from mtdistill.student.loading import find_model
     from mtdistill.teacher.loading import load_teacher
 
     quiet_libraries()
@@ -42,11 +48,8 @@ def run_translate(console: Console, texts: Sequence[str], model: Path | None, te
             HuggingFaceTranslator(loaded.model, loaded.tokenizer, source_lang=languages[0]), languages[1],
         )  # fmt: skip
     if model:
-        student = load_student(model)
-        translators[tr(en="student", zh="学生")] = (
-            HuggingFaceTranslator(student.model, student.tokenizer, source_lang=student.info.get("source_lang", "")),
-            student.info.get("target_lang", ""),
-        )
+        found = find_model(model)
+        translators[tr(en="student", zh="学生")] = (found.translator(torch.get_num_threads()), found.target_lang)
     failed = False
     for line in _lines(console, texts):
         for name, (translator, target_lang) in translators.items():

@@ -61,6 +61,10 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.sources)
 
+    def first(self, count: int) -> "EvaluationSet":
+        """At most the first ``count`` sources."""
+        return EvaluationSet(self.sources[:count], self.references[:count])
+
 
 class PreparedData:
     """A folder written by `prepare_data`."""
@@ -95,8 +99,8 @@ class PreparedData:
         references: dict[str, list[str]] = {}
         for row in rows:
             references.setdefault(row["source"], []).append(row["target"])
-        sources = list(references)[:limit]
-        return EvaluationSet(sources, [references[source] for source in sources])
+        whole = EvaluationSet(list(references), list(references.values()))
+        return whole if limit is None else whole.first(limit)
 
 
 def prepare_data(

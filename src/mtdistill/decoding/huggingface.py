@@ -19,6 +19,7 @@ class HuggingFaceTranslator(Translator):
         model: used as it is, on its device; its training mode is restored after each call.
         tokenizer: the model's.
         source_lang: language the sources are normalised for.
+        threads: CPU threads of a call; None: as many as PyTorch uses anyway.
         max_new_tokens: highest cap of an output, end mark included.
     """
 
@@ -30,22 +31,24 @@ class HuggingFaceTranslator(Translator):
         tokenizer: PreTrainedTokenizerFast,
         *,
         source_lang: str,
+        threads: int | None = None,
         max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
     ) -> None:
         super().__init__(tokenizer, source_lang, max_new_tokens)
-        self._model = model
+        self._model, self._threads = model, threads
         self.precision = str(model.dtype).removeprefix("torch.")
 
     @property
     def threads(self) -> int:
-        """Threads PyTorch uses now."""
-        return torch.get_num_threads()
+        """Threads one call uses."""
+        return self._threads or torch.get_num_threads()
 
     def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:
         generate: Any = self._model.generate  # its annotations do not fit the models it belongs to
         inputs = self._tokenizer.pad({"input_ids": source_ids}, return_tensors="pt").to(self._model.device)
-        was_training = self._model.training
+        was_training, threads = self._model.training, torch.get_num_threads()
         self._model.eval()
+        torch.set_num_threads(self.threads)
         try:
             with torch.inference_mode():
                 output_ids = generate(
@@ -66,6 +69,7 @@ class HuggingFaceTranslator(Translator):
                 )
         finally:
             self._model.train(was_training)
+            torch.set_num_threads(threads)
         # The first id starts the decoder; what follows the end mark is padding.
         return [_through_end(ids[1:], self._tokenizer.eos_token_id) for ids in output_ids.tolist()]
 

@@ -32,10 +32,12 @@ class Translation:
     Attributes:
         text: without special tokens, "" for an empty source.
         hit_length_cap: the model did not end the sentence within its cap, and the text is cut there.
+        tokens: of the output, end mark included.
     """
 
     text: str
     hit_length_cap: bool = False
+    tokens: int = 0
 
 
 class Translator(ABC):
@@ -82,7 +84,7 @@ class Translator(ABC):
             kept = [ids[:cap] for ids, cap in zip(outputs, caps, strict=True)]
             lines = self._tokenizer.batch_decode(kept, skip_special_tokens=True)
             for row, ids, line in zip(batch, kept, lines, strict=True):
-                translations[wanted[row]] = Translation(line.strip(), self._tokenizer.eos_token_id not in ids)
+                translations[wanted[row]] = Translation(line.strip(), self._tokenizer.eos_token_id not in ids, len(ids))
         return translations
 
     @abstractmethod

@@ -1,115 +1,195 @@
-"""The report card of a student on the real test split: at the end of a run, and at any time later.
+"""The report card of a model: at the end of a run, and at any time later, whatever form the model is in.
 
-Imported by the pipeline and the command line; imports report, student, teacher, data.
+Imported by the pipeline and the command line; imports export, report, student, teacher, data.
 """
 
 import contextlib
+import json
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from mtdistill.config import RunConfig, build_config
-from mtdistill.data.prepared import PreparedData, prepare_data
-from mtdistill.decoding import CTranslate2Translator, HuggingFaceTranslator
+from mtdistill.config import RunConfig
+from mtdistill.data.own_sentences import read_evaluation_set
+from mtdistill.data.prepared import EvaluationSet, PreparedData
+from mtdistill.decoding import ComputeType, CTranslate2Translator
 from mtdistill.display import Display
-from mtdistill.errors import CheckpointError, MtdistillError
-from mtdistill.evaluation import model_size
+from mtdistill.distillation.duels import Engines, duels_of_a_student, duels_of_an_export
+from mtdistill.evaluation import ModelSize, model_size, peak_memory_mib, rarest_piece_counts
 from mtdistill.files import write_atomically
 from mtdistill.messages import tr
-from mtdistill.report import ReportCard, build_report
-from mtdistill.student.bundle import Student, load_student
+from mtdistill.report import Contestant, ReportCard, TestSet, build_report, find_card, write_html
+from mtdistill.student.loading import FoundModel, find_model, prepared_data_of, run_folder_of
 from mtdistill.teacher.loading import Teacher, load_teacher
 
 
 def report_card(
-    student: Student,
+    model: FoundModel,
     teacher: Teacher,
-    data: PreparedData,
-    config: RunConfig,
+    test_set: TestSet,
+    config: RunConfig | None,
     display: Display,
     *,
+    thorough: bool = True,
     training_seconds: float | None = None,
     random_bleu: float | None = None,
+    comet_model: Path | None = None,
 ) -> ReportCard:
-    """Measure a student against its teacher on the test split of the data it was made for.
+    """Measure a model against its teacher on a test set.
 
-    The translations and the headline speed-up are CTranslate2's, float32; PyTorch is timed beside it.
+    A student in PyTorch is judged by its translations in CTranslate2, float32; an export by its own. The teacher always
+    translates in CTranslate2, float32.
+
+    Args:
+        model: student or export.
+        teacher: the one it was distilled from.
+        test_set: what is translated.
+        config: settings of the run; None: a model of no preset.
+        display: where progress goes.
+        thorough: time every engine, number of threads, batch and beam, and measure memory: minutes. False: what the
+            promise is held against, and the deployed speed-up.
+        training_seconds: how long training took, if known.
+        random_bleu: BLEU of the same budget from random weights, if known.
+        comet_model: checkpoint of a COMET model.
     """
-    lang, threads = data.source_lang, torch.get_num_threads()
-    student_fast, teacher_fast = (
-        CTranslate2Translator.from_model(each.model, each.tokenizer, source_lang=lang, threads=threads)
-        for each in (student, teacher)
-    )
-    student_plain, teacher_plain = (
-        HuggingFaceTranslator(each.model, each.tokenizer, source_lang=lang) for each in (student, teacher)
-    )
-    return build_report(
-        student_fast,
-        teacher_fast,
-        data.evaluation_set("test"),
-        config,
-        student_size=model_size(student.model),
-        teacher_size=model_size(teacher.model),
-        target_lang=data.target_lang,
-        engines=[(student_fast, teacher_fast), (student_plain, teacher_plain)],
-        training_seconds=training_seconds,
-        random_bleu=random_bleu,
-        say=display.say,
-    )
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as scratch:
+        theirs = Engines(teacher.model, teacher.tokenizer, test_set.source_lang, Path(scratch) / "teacher")
+        if model.student is None:
+            ours = None
+            judged = model.translator(threads)
+            duels = list(duels_of_an_export(model, theirs, judged, threads, thorough=thorough))
+        else:
+            ours = Engines(
+                model.student.model, model.student.tokenizer, test_set.source_lang, Path(scratch) / "student"
+            )
+            judged = ours.ctranslate2("float32", threads)
+            duels = list(duels_of_a_student(ours, theirs, threads, thorough=thorough))
+        reference = theirs.ctranslate2("float32", threads)
+        memory: list[float | None] = [None, None]
+        if thorough and isinstance(judged, CTranslate2Translator):
+            display.say(tr(en="measuring memory", zh="正在测量内存"))
+            compute_type: ComputeType = "int8" if judged.precision == "int8" else "float32"
+            folders = [ours.ctranslate2_folder() if ours else model.path, theirs.ctranslate2_folder()]
+            memory = [
+                peak_memory_mib(folder, test_set.sentences.sources, test_set.source_lang, compute_type)
+                for folder in folders
+            ]
+        return build_report(
+            Contestant(judged, ModelSize(model.parameters), memory[0]),
+            Contestant(reference, model_size(teacher.model), memory[1]),
+            test_set,
+            config,
+            form=model.form if model.student else f"{model.form} {judged.precision}",
+            duels=duels,
+            training_seconds=training_seconds,
+            random_bleu=random_bleu,
+            comet_model=comet_model,
+            display=display,
+        )
+
+
+def test_set_of(model: FoundModel, files: Sequence[str], output: str | None, display: Display) -> TestSet:
+    """The sentences a model is judged on, with how rare their words are in its training data.
+
+    Args:
+        model: says what it translates, and what it was trained on.
+        files: the user's own sentence pairs; empty: the test split of its data.
+        output: folder that holds the prepared data; None: the one of its run.
+        display: where progress goes.
+    """
+    if files:
+        name = ", ".join(Path(file).name for file in files)
+        sentences = read_evaluation_set(files, model.source_lang, model.target_lang)
+        return TestSet(name, sentences, model.source_lang, model.target_lang)
+    return test_split(prepared_data_of(model, output, display))
+
+
+def test_split(data: PreparedData) -> TestSet:
+    """The test split of prepared data."""
+    sentences = data.evaluation_set("test")
+    return TestSet("test", sentences, data.source_lang, data.target_lang, rarest_pieces(data, sentences))
+
+
+def rarest_pieces(data: PreparedData, sentences: EvaluationSet) -> list[int]:
+    """For each source, how often its rarest piece stands in the training sources."""
+    tokenizer = data.tokenizer
+    column = data.split("train").with_format("arrow")[:]["source_ids"].combine_chunks()
+    counts = np.bincount(column.flatten().to_numpy(), minlength=len(tokenizer))
+    return rarest_piece_counts(tokenizer(sentences.sources)["input_ids"], counts)
 
 
 def measure_student(
-    path: Path, display: Display | None = None, *, teacher: str | None = None, output: str | None = None
+    path: Path,
+    display: Display | None = None,
+    *,
+    teacher: str | None = None,
+    output: str | None = None,
+    data: Sequence[str] = (),
+    thorough: bool = True,
+    comet_model: Path | None = None,
 ) -> ReportCard:
-    """Measure a student that was trained earlier, and write `report.json` into its run folder if it lies in one.
+    """Measure a model that was made earlier, and write `report.json` and `report.html`.
+
+    They go into the run folder a student lies in, or into the folder of an export; of any other model nothing is
+    written. With sentences of the user's own they are named `report-own.json` and `report-own.html`, so that the
+    card of the test split stays.
 
     Args:
-        path: `student_best.pt`, its Hugging Face folder, or its run folder.
+        path: `student_best.pt`, its Hugging Face folder, its run folder, an export, or a teacher.
         display: where progress goes; None: nowhere.
-        teacher: folder of the teacher; None: the one it was distilled from.
+        teacher: folder of the teacher; None: the one it was distilled from, or itself for a model of no preset.
         output: folder that holds the prepared data; None: the one of its run.
+        data: files of sentence pairs to measure on; empty: the test split.
+        thorough: as in `report_card`.
+        comet_model: checkpoint of a COMET model.
 
     Raises:
-        CheckpointError: no student there, or one that does not say how it was made.
+        CheckpointError: no model there, or one that does not say what it translates.
         DataError: its data is not there any more.
     """
     display = display or Display()
-    student = load_student(path)
-    try:
-        config = build_config(student.info["config"], str(path))
-    except (KeyError, TypeError, MtdistillError) as error:
-        raise CheckpointError(
-            tr(
-                en=f"this model does not say how it was made: got {path}, accepted a student that mtdistill distilled. "
-                "Use its student_best.pt.",
-                zh=f"该模型没有记录其制作方式：{path}，需要由 mtdistill 蒸馏的学生模型。请使用它的 student_best.pt。",
-            )
-        ) from error
-    torch.set_num_threads(config.training.threads or torch.get_num_threads())
-    loaded = load_teacher(teacher or config.teacher.path)
-    root = Path(output or config.output) / "data"
-    data = prepare_data(config.data, root, loaded.tokenizer, display.say)
-    run = _run_folder_of(path)
-    earlier: ReportCard | None = None
-    if run is not None:
-        with contextlib.suppress(OSError, MtdistillError):
-            earlier = ReportCard.from_json((run / "report.json").read_text(encoding="utf-8"))
+    model = find_model(path)
+    config = model.config if "config" in model.info else None
+    if config is not None and config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    loaded = load_teacher(teacher or (config.teacher.path if config else str(path)))
+    test_set = test_set_of(model, data, output, display)
+    folder = report_folder(model)
+    earlier = find_card(folder) if not data else None
     card = report_card(
-        student,
+        model,
         loaded,
-        data,
+        test_set,
         config,
         display,
+        thorough=thorough,
         training_seconds=earlier.training_seconds if earlier else None,
         random_bleu=earlier.random_bleu if earlier else None,
+        comet_model=comet_model,
     )
-    if run is not None:
-        write_atomically(run / "report.json", card.to_json())
+    if folder is not None:
+        write_reports(card, folder, "report-own" if data else "report")
     return card
 
 
-def _run_folder_of(path: Path) -> Path | None:
-    """The run folder that a student's path names or lies in, if it does; that of a random baseline has no report."""
-    path = path.absolute()
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path
-    return folder if (folder / "config.toml").is_file() else None
+def write_reports(card: ReportCard, folder: Path, name: str = "report") -> None:
+    """`report.json` and `report.html`, with the training curves and the students found beside it."""
+    write_atomically(folder / f"{name}.json", card.to_json())
+    metrics: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, ValueError):
+        metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    others = {}
+    for file in sorted(folder.absolute().parent.glob("*/report.json")):
+        if file.parent != folder.absolute() and (other := find_card(file.parent)):
+            others[file.parent.name] = other
+    write_html(card, folder / f"{name}.html", metrics=metrics, others=others)
+
+
+def report_folder(model: FoundModel) -> Path | None:
+    """Where the report of a model belongs; None: nowhere."""
+    return model.path if model.student is None else run_folder_of(model.path)

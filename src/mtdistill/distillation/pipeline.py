@@ -23,7 +23,7 @@ from mtdistill.decoding import CTranslate2Translator
 from mtdistill.display import Display
 from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.construction import start_student
-from mtdistill.distillation.measuring import report_card
+from mtdistill.distillation.measuring import report_card, test_split, write_reports
 from mtdistill.distillation.preflight import check_teacher
 from mtdistill.distillation.run_folder import RunFolder, resume_run, start_run
 from mtdistill.distillation.summaries import data_summary, engine_summary, start_summary
@@ -36,6 +36,7 @@ from mtdistill.files import write_atomically
 from mtdistill.messages import tr
 from mtdistill.report import ReportCard
 from mtdistill.student.bundle import Student, load_student, save_bundle, save_folder
+from mtdistill.student.loading import FoundModel
 from mtdistill.teacher.loading import Teacher, load_teacher
 from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations, latest_checkpoint
 from mtdistill.training.engine import Engine, engines, prepare_processor
@@ -125,23 +126,25 @@ def distill(
             display.say(tr(en=f"an earlier run was kept as {older}", zh=f"之前的训练已保留在 {older}"))
     trained = train_student(config, materials, run, display, resume=resume)
     random_bleu = _random_baseline(config, materials, run, display, resume=resume) if compare_random else None
+    model = FoundModel(run.best_bundle, "PyTorch", trained.student.info, trained.student)
     card = report_card(
-        trained.student,
+        model,
         materials.teacher,
-        materials.data,
+        test_split(materials.data),
         config,
         display,
+        thorough=False,
         training_seconds=trained.seconds,
         random_bleu=random_bleu,
     )
-    write_atomically(run.report, card.to_json())
+    write_reports(card, run.path)
     if card.verdict == "failed":
         raise TrainingFailedError(
             tr(
                 en=f"the student is not usable: {card.success.rate:.0%} of its translations succeed, BLEU "
-                f"{card.student.quality.bleu:.1f}. Lower training.learning_rate or raise kd.temperature. "
+                f"{card.quality.student.bleu:.1f}. Lower training.learning_rate or raise kd.temperature. "
                 f"Report: {run.report}",
-                zh=f"学生模型不可用：只有 {card.success.rate:.0%} 的译文成功，BLEU 为 {card.student.quality.bleu:.1f}。"
+                zh=f"学生模型不可用：只有 {card.success.rate:.0%} 的译文成功，BLEU 为 {card.quality.student.bleu:.1f}。"
                 f"请降低 training.learning_rate 或提高 kd.temperature。成绩单：{run.report}",
             )
         )

@@ -23,7 +23,8 @@ from mtdistill.evaluation.success import success_rate
 from mtdistill.evaluation.validation import ValidationScorer
 from mtdistill.files import write_atomically
 from mtdistill.messages import tr
-from mtdistill.teacher.training import RECORD_FILE, TeacherRecipe, train_teacher
+from mtdistill.modeling.folder import RECORD_FILE
+from mtdistill.teacher.training import TeacherRecipe, train_teacher
 from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations
 from mtdistill.training.engine import engines, prepare_processor
 

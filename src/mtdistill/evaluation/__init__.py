@@ -3,23 +3,44 @@
 Knows nothing of training. Imported by report and everything above; imports output_checks, decoding, text, messages.
 """
 
+from mtdistill.evaluation.breakdown import (
+    LENGTH_EDGES,
+    RARITY_EDGES,
+    QualityClass,
+    SentenceScore,
+    quality_by,
+    rarest_piece_counts,
+    worst_sentences,
+)
+from mtdistill.evaluation.comet import comet_scores
+from mtdistill.evaluation.memory import peak_memory_mib
 from mtdistill.evaluation.quality import Quality, Retention, corpus_quality, retention, sentence_chrf
 from mtdistill.evaluation.size import ModelSize, model_size
-from mtdistill.evaluation.speed import SpeedUp, cpu_name, measure_speed
+from mtdistill.evaluation.speed import SpeedUp, Timing, cpu_name, measure_speed
 from mtdistill.evaluation.success import FailedExample, Success, success_rate
 
 __all__ = [
+    "LENGTH_EDGES",
+    "RARITY_EDGES",
     "FailedExample",
     "ModelSize",
     "Quality",
+    "QualityClass",
     "Retention",
+    "SentenceScore",
     "SpeedUp",
     "Success",
+    "Timing",
+    "comet_scores",
     "corpus_quality",
     "cpu_name",
     "measure_speed",
     "model_size",
+    "peak_memory_mib",
+    "quality_by",
+    "rarest_piece_counts",
     "retention",
     "sentence_chrf",
     "success_rate",
+    "worst_sentences",
 ]

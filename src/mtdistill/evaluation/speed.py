@@ -8,7 +8,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mtdistill.decoding import Translator
+from mtdistill.text import word_count
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one model took for a set of sentences, tokenisation included, and under which conditions.
+
+    Attributes:
+        seconds: median over the runs.
+        target_tokens: of all translations together, end marks included.
+        latency_ms: at batch 1, the median over all calls in milliseconds; else None.
+        latency_p95_ms: likewise, the 95th percentile.
+    """
+
+    engine: str
+    precision: str
+    threads: int
+    seconds: float
+    target_tokens: int
+    latency_ms: float | None
+    latency_p95_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -19,36 +42,30 @@ class SpeedUp:
         ratio: median over the pairs of runs; above 1 the student is faster.
         low: smallest ratio of a pair.
         high: largest ratio of a pair.
-        teacher_seconds: median of a run over all sentences, tokenisation included.
-        student_seconds: likewise.
         repeats: pairs of runs.
         sentences: sentences in a run.
+        source_words: words in a run; a character of a script without spaces is half a word.
     """
 
     ratio: float
     low: float
     high: float
-    teacher_seconds: float
-    student_seconds: float
     repeats: int
     sentences: int
+    source_words: float
     batch_size: int
     beam_size: int
-    teacher_engine: str
-    student_engine: str
-    teacher_precision: str
-    student_precision: str
-    teacher_threads: int
-    student_threads: int
     cpu: str
+    teacher: Timing
+    student: Timing
 
     @property
     def same_conditions(self) -> bool:
         """Both models ran in the same engine, precision and number of threads."""
-        return (self.teacher_engine, self.teacher_precision, self.teacher_threads) == (
-            self.student_engine,
-            self.student_precision,
-            self.student_threads,
+        return (self.teacher.engine, self.teacher.precision, self.teacher.threads) == (
+            self.student.engine,
+            self.student.precision,
+            self.student.threads,
         )
 
 
@@ -70,42 +87,70 @@ def measure_speed(
         student: translates the sentences.
         teacher: likewise; same engine, precision and threads for a speed-up of the model alone.
         sources: 1 or more sentences.
-        batch_size: sentences that go through an engine at once.
+        batch_size: sentences that go through an engine at once; at 1 every sentence is a call of its own.
         beam_size: 1 is greedy.
         repeats: pairs of runs, 1 or more.
     """
 
-    def seconds(translator: Translator) -> float:
-        start = time.perf_counter()
-        translator.translate(sources, beam_size=beam_size, batch_size=batch_size)
-        return time.perf_counter() - start
+    def run(translator: Translator) -> _Run:
+        return _run(translator, sources, batch_size, beam_size)
 
-    seconds(teacher)
-    seconds(student)
-    teacher_runs: list[float] = []
-    student_runs: list[float] = []
+    run(teacher)
+    run(student)
+    teacher_runs: list[_Run] = []
+    student_runs: list[_Run] = []
     for repeat in range(repeats):
         order = [(teacher, teacher_runs), (student, student_runs)]
         for translator, runs in order if repeat % 2 == 0 else reversed(order):
-            runs.append(seconds(translator))
-    ratios = [slow / fast for slow, fast in zip(teacher_runs, student_runs, strict=True)]
+            runs.append(run(translator))
+    ratios = [slow.seconds / fast.seconds for slow, fast in zip(teacher_runs, student_runs, strict=True)]
     return SpeedUp(
         ratio=statistics.median(ratios),
         low=min(ratios),
         high=max(ratios),
-        teacher_seconds=statistics.median(teacher_runs),
-        student_seconds=statistics.median(student_runs),
         repeats=repeats,
         sentences=len(sources),
+        source_words=sum(map(word_count, sources)),
         batch_size=batch_size,
         beam_size=beam_size,
-        teacher_engine=teacher.engine,
-        student_engine=student.engine,
-        teacher_precision=teacher.precision,
-        student_precision=student.precision,
-        teacher_threads=teacher.threads,
-        student_threads=student.threads,
         cpu=cpu_name(),
+        teacher=_timing(teacher, teacher_runs, batch_size),
+        student=_timing(student, student_runs, batch_size),
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run over all sentences: the time of every call, and what came out."""
+
+    calls: list[float]
+    target_tokens: int
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.calls)
+
+
+def _run(translator: Translator, sources: Sequence[str], batch_size: int, beam_size: int) -> _Run:
+    calls, tokens = [], 0
+    for part in [[source] for source in sources] if batch_size == 1 else [sources]:
+        start = time.perf_counter()
+        translations = translator.translate(part, beam_size=beam_size, batch_size=batch_size)
+        calls.append(time.perf_counter() - start)
+        tokens += sum(translation.tokens for translation in translations)
+    return _Run(calls, tokens)
+
+
+def _timing(translator: Translator, runs: Sequence[_Run], batch_size: int) -> Timing:
+    latencies = [1000 * call for run in runs for call in run.calls] if batch_size == 1 else []
+    return Timing(
+        engine=translator.engine,
+        precision=translator.precision,
+        threads=translator.threads,
+        seconds=statistics.median(run.seconds for run in runs),
+        target_tokens=runs[0].target_tokens,
+        latency_ms=float(np.median(latencies)) if latencies else None,
+        latency_p95_ms=float(np.percentile(latencies, 95)) if latencies else None,
     )
 
 

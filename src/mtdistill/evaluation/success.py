@@ -30,12 +30,16 @@ class Success:
         teacher_rate: share of the teacher's translations that pass every output check: the ceiling.
         failures: how many sentences failed, by the first check they fail, in the order of the checks.
         examples: up to three of them for each check.
+        teacher_failures: like `failures`, of the teacher.
+        teacher_examples: like `examples`, of the teacher.
     """
 
     rate: float
     teacher_rate: float
     failures: Mapping[str, int]
     examples: Mapping[str, tuple[FailedExample, ...]]
+    teacher_failures: Mapping[str, int]
+    teacher_examples: Mapping[str, tuple[FailedExample, ...]]
 
 
 def success_rate(
@@ -54,21 +58,41 @@ def success_rate(
         references: every reference of each source.
         target_lang: language the translations should be in.
     """
-    failed: dict[str, list[FailedExample]] = {}
-    checks = check_translations(sources, student_translations, target_lang=target_lang)
-    for source, check, student, teacher, refs in zip(
-        sources, checks, student_translations, teacher_translations, references, strict=True
-    ):
-        name = check or _far_below(student.text, teacher.text, refs)
-        if name is not None:
-            failed.setdefault(name, []).append(FailedExample(source, student.text))
-    found = [name for name in FAILURES if name in failed]
     teacher_checks = check_translations(sources, teacher_translations, target_lang=target_lang)
+    checks = [
+        check or _far_below(student.text, teacher.text, refs)
+        for check, student, teacher, refs in zip(
+            check_translations(sources, student_translations, target_lang=target_lang),
+            student_translations,
+            teacher_translations,
+            references,
+            strict=True,
+        )
+    ]
+    failures, examples = _failures(sources, student_translations, checks)
+    teacher_failures, teacher_examples = _failures(sources, teacher_translations, teacher_checks)
     return Success(
-        rate=1 - sum(map(len, failed.values())) / len(sources),
+        rate=checks.count(None) / len(sources),
         teacher_rate=teacher_checks.count(None) / len(sources),
-        failures={name: len(failed[name]) for name in found},
-        examples={name: tuple(failed[name][:_EXAMPLES_PER_CHECK]) for name in found},
+        failures=failures,
+        examples=examples,
+        teacher_failures=teacher_failures,
+        teacher_examples=teacher_examples,
+    )
+
+
+def _failures(
+    sources: Sequence[str], translations: Sequence[Translation], checks: Sequence[str | None]
+) -> tuple[dict[str, int], dict[str, tuple[FailedExample, ...]]]:
+    """Counts and examples of the failures, in the order of the checks."""
+    failed: dict[str, list[FailedExample]] = {}
+    for source, translation, check in zip(sources, translations, checks, strict=True):
+        if check is not None:
+            failed.setdefault(check, []).append(FailedExample(source, translation.text))
+    found = [name for name in FAILURES if name in failed]
+    return (
+        {name: len(failed[name]) for name in found},
+        {name: tuple(failed[name][:_EXAMPLES_PER_CHECK]) for name in found},
     )
 
 

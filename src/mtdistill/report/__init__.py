@@ -6,8 +6,22 @@ decoding, config, messages.
 """
 
 from mtdistill.report.advice import advice
-from mtdistill.report.building import build_report
-from mtdistill.report.card import ModelCard, Promise, ReportCard, Sample
+from mtdistill.report.building import Contestant, Duel, TestSet, build_report
+from mtdistill.report.card import BeamQuality, CometScores, ModelCard, Promise, ReportCard, Sample, WorstSample
 from mtdistill.report.rendering import render
 
-__all__ = ["ModelCard", "Promise", "ReportCard", "Sample", "advice", "build_report", "render"]
+__all__ = [
+    "BeamQuality",
+    "CometScores",
+    "Contestant",
+    "Duel",
+    "ModelCard",
+    "Promise",
+    "ReportCard",
+    "Sample",
+    "TestSet",
+    "WorstSample",
+    "advice",
+    "build_report",
+    "render",
+]

@@ -1,25 +1,39 @@
 """What a report card says, and how it stands in ``report.json``.
 
-One JSON object; ratios are plain numbers (0.85, not 85), times are seconds, sizes MiB, scores 0 to 100::
+One JSON object; ratios are plain numbers (0.85, not 85), times are seconds unless the name says ms, sizes MiB, scores
+0 to 100::
 
-    schema_version        1; a reader refuses any other
+    schema_version        2; a reader refuses any other
     mtdistill_version     of the package that measured
     measured_at           UTC, ISO 8601
-    preset                name; settings: the settings the advice refers to, by dotted name
+    preset                name, or null for a model of no preset
+    settings              the settings the advice refers to, by dotted name
+    form                  what was measured: "PyTorch", "CTranslate2 int8", ...
     source_lang, target_lang
-    sentences, beam_size  distinct test sentences; beam of all translations
+    test_set              "test" (the split of the prepared data) or the user's files
+    sentences             distinct test sentences
     engine                of the translations, such as "CTranslate2 float32"
-    teacher, student      parameters, mib_float32, mib_float16, mib_int8,
-                          quality: bleu, chrf, bleu_signature, chrf_signature
+    teacher, student      parameters, mib_float32, mib_float16, mib_int8, peak_memory_mib (or null)
     compression_ratio     teacher parameters / student parameters
-    retention             ratio, low, high (95 % interval), samples, seed
-    success               rate, teacher_rate, failures: {check: count}, examples: {check: [{source, hypothesis}]}
-    speed_ups             the headline first; each: ratio, low, high, teacher_seconds, student_seconds, conditions
+    qualities             beam 1, the headline, first; each: beam_size, teacher and student (bleu, chrf,
+                          bleu_signature, chrf_signature), retention (ratio, low, high: 95 % interval, samples, seed)
+    comet                 model, teacher, student; null where COMET is not installed or no model was given
+    success               rate, teacher_rate, failures: {check: count}, examples: {check: [{source, hypothesis}]},
+                          teacher_failures, teacher_examples
+    by_length             classes by words of the source: low, high (null: open), sentences, teacher_bleu,
+                          student_bleu, teacher_chrf, student_chrf
+    by_rarity             likewise, by how often the rarest piece of the source stands in training; empty if unknown
+    worst                 the 20 sentences furthest behind the teacher: a sample with teacher_chrf, student_chrf
+    speed_ups             each: ratio, low, high, repeats, sentences, source_words, batch_size, beam_size, cpu,
+                          teacher and student (engine, precision, threads, seconds, target_tokens, latency_ms,
+                          latency_p95_ms); those that the promise is held against first
+    promised_speed_ups    how many of `speed_ups`, from the first, the promise is held against
     promises              name, expected, measured, kept
-    verdict               "kept", "missed" (some promise) or "failed" (no usable student)
+    verdict               "kept", "missed" (some promise), "failed" (no usable student) or "unpromised" (a model of no
+                          preset, such as a teacher)
     samples               source, references, teacher, student, failure (a check or null)
     training_seconds      null where nothing was trained in this run
-    time_budget_minutes   what the preset allows
+    time_budget_minutes   what the preset allows, or null
     random_bleu           BLEU of the same student trained in the same way from random weights, or null
 """
 
@@ -29,11 +43,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mtdistill.errors import DataError
-from mtdistill.evaluation import Quality, Retention, SpeedUp, Success
+from mtdistill.evaluation import Quality, QualityClass, Retention, SpeedUp, Success
 from mtdistill.messages import tr
 
 PromiseName = Literal["compression_ratio", "success_rate", "speed_up", "quality_retention"]
-Verdict = Literal["kept", "missed", "failed"]
+Verdict = Literal["kept", "missed", "failed", "unpromised"]
 
 
 class _Part(BaseModel):
@@ -41,13 +55,31 @@ class _Part(BaseModel):
 
 
 class ModelCard(_Part):
-    """Size and quality of one model."""
+    """Size of one model."""
 
     parameters: int
     mib_float32: float
     mib_float16: float
     mib_int8: float
-    quality: Quality
+    peak_memory_mib: float | None = None
+    """Memory that loading the model and translating the test set add to a fresh process; None: not measured."""
+
+
+class BeamQuality(_Part):
+    """Quality of both models at one beam size."""
+
+    beam_size: int
+    teacher: Quality
+    student: Quality
+    retention: Retention
+
+
+class CometScores(_Part):
+    """COMET of both models, beam 1, 0 to 100, and the model that judged."""
+
+    model: str
+    teacher: float
+    student: float
 
 
 class Promise(_Part):
@@ -70,36 +102,54 @@ class Sample(_Part):
     """The first output check the student's translation fails; None when it passes all."""
 
 
+class WorstSample(Sample):
+    """A test sentence the student does much worse on than its teacher."""
+
+    teacher_chrf: float
+    student_chrf: float
+
+
 class ReportCard(_Part):
     """Everything that was measured of a student; see the module for the JSON."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     mtdistill_version: str
     measured_at: str
-    preset: str
+    preset: str | None
     settings: Mapping[str, float | int | str | None]
+    form: str
     source_lang: str
     target_lang: str
+    test_set: str
     sentences: int
-    beam_size: int
     engine: str
     teacher: ModelCard
     student: ModelCard
     compression_ratio: float
-    retention: Retention
+    qualities: tuple[BeamQuality, ...]
+    comet: CometScores | None
     success: Success
+    by_length: tuple[QualityClass, ...]
+    by_rarity: tuple[QualityClass, ...]
+    worst: tuple[WorstSample, ...]
     speed_ups: tuple[SpeedUp, ...]
+    promised_speed_ups: int
     promises: tuple[Promise, ...]
     verdict: Verdict
     samples: tuple[Sample, ...]
     training_seconds: float | None
-    time_budget_minutes: float
+    time_budget_minutes: float | None
     random_bleu: float | None
 
     @property
+    def quality(self) -> BeamQuality:
+        """The headline: beam 1."""
+        return self.qualities[0]
+
+    @property
     def keeps_promises(self) -> bool:
-        """Every promise of the preset holds."""
-        return self.verdict == "kept"
+        """No promise is broken."""
+        return self.verdict in ("kept", "unpromised")
 
     def promise(self, name: PromiseName) -> Promise:
         """The promise of this name."""
@@ -124,8 +174,8 @@ class ReportCard(_Part):
             raise DataError(
                 tr(
                     en=f"the report card could not be read: got {place} ({first['msg']}), accepted report.json of "
-                    "schema_version 1. Measure the student again with: mtdistill test",
+                    "schema_version 2. Measure the student again with: mtdistill test",
                     zh=f"无法读取成绩单：{place} 有问题（{first['msg']}），"
-                    "需要 schema_version 为 1 的 report.json。请用 mtdistill test 重新测试学生模型",
+                    "需要 schema_version 为 2 的 report.json。请用 mtdistill test 重新测试学生模型",
                 )
             ) from error

@@ -1,221 +1,211 @@
 """The report card on a terminal, made for 80 columns, in either language.
 
-Every text from data or models is wrapped in `Text`, because brackets in a string would be taken for markup.
+Every text from data or models goes through `plain`: brackets in a string would be taken for markup, and control
+characters would reach the terminal.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mtdistill.evaluation import SpeedUp
+from mtdistill.evaluation import FailedExample
 from mtdistill.messages import tr
-from mtdistill.report.advice import advice, percent
-from mtdistill.report.card import ModelCard, Promise, ReportCard
+from mtdistill.report import wording
+from mtdistill.report.advice import advice
+from mtdistill.report.card import ReportCard, Sample, WorstSample
+from mtdistill.report.tables import (
+    TextTable,
+    comet_line,
+    length_table,
+    model_table,
+    promise_table,
+    quality_table,
+    rarity_table,
+    speed_table,
+)
 
 SAMPLES_SHOWN = 5
+WORST_SHOWN = 5
+_LONGEST = 200  # characters of a translation, which may be a loop of hundreds of tokens
+_LONGEST_EXAMPLE = 80
 
 
 def render(card: ReportCard) -> RenderableType:
-    """The whole card: verdict, promises, models, speed, failures, samples, advice, and conditions."""
+    """The whole card: verdict, promises, models, quality, speed, failures, sentences, advice, and conditions."""
     return Group(*_parts(card))
 
 
 def _parts(card: ReportCard) -> Iterator[RenderableType]:
-    yield _title(card)
-    yield _promise_table(card)
-    yield _model_table(card)
-    yield _speed_table(card.speed_ups)
-    if card.success.failures:
-        yield _failure_table(card)
-    yield _sample_table(card)
+    yield Text.assemble(
+        (f"{plain(wording.title(card))}: ", "bold"),
+        (wording.verdict(card), "bold green" if card.keeps_promises else "bold red"),
+    )
+    yield _promises(card)
+    yield drawn(model_table(card))
+    yield drawn(quality_table(card))
+    if card.comet is not None:
+        yield Text(plain(comet_line(card)), style="dim")
+    yield _side_by_side([table for table in (length_table(card), rarity_table(card)) if table.rows])
+    yield from _speed(card)
+    if wording.failed_checks(card):
+        yield _failures(card)
+    if card.worst:
+        title = tr(en="Furthest behind the teacher (sentence chrF2)", zh="与教师差距最大的句子（句级 chrF2）")
+        yield _sentences(title, card.worst[:WORST_SHOWN])
+    yield _sentences(tr(en="Samples", zh="译文样例"), card.samples[:SAMPLES_SHOWN])
     paragraphs = advice(card)
     if paragraphs:
-        yield _heading(tr(en="What to do", zh="建议"))
+        yield Text(f"\n{tr(en='What to do', zh='建议')}", style="bold")
         for paragraph in paragraphs:
-            yield Padding(Text(f"- {paragraph}"), (0, 2, 0, 2))
+            yield Padding(Text(f"- {plain(paragraph)}"), (0, 2, 0, 2))
     yield _conditions(card)
 
 
-def _title(card: ReportCard) -> Text:
-    missed = [promise for promise in card.promises if not promise.kept]
-    verdict = {
-        "kept": tr(en="every promise is kept", zh="全部达标"),
-        "missed": tr(
-            en=f"{len(missed)} of {len(card.promises)} promises missed",
-            zh=f"{len(card.promises)} 项中 {len(missed)} 项未达标",
-        ),
-        "failed": tr(en="training failed", zh="训练失败"),
-    }[card.verdict]
-    heading = tr(en="Report card", zh="成绩单")
-    return Text.assemble(
-        (f"{heading} · {card.preset} · {card.source_lang}→{card.target_lang}: ", "bold"),
-        (verdict, "bold green" if card.keeps_promises else "bold red"),
+def plain(text: str) -> str:
+    """A text from elsewhere without what would steer the terminal: escape sequences, changes of direction."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def drawn(table: TextTable) -> Table:
+    """A table of texts for a terminal."""
+    columns = tuple(zip(*table.rows, strict=True)) or ((),) * len(table.columns)
+    shown = Table(
+        title=table.title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
-
-
-def _promise_table(card: ReportCard) -> Table:
-    table = _table(None, "", tr(en="expected", zh="预期"), tr(en="measured", zh="实测"), "", "")
-    names = {
-        "compression_ratio": tr(en="Compression", zh="压缩比"),
-        "success_rate": tr(en="Success rate", zh="成功率"),
-        "speed_up": tr(en="Speed-up", zh="加速比"),
-        "quality_retention": tr(en="Quality retention", zh="质量保留"),
-    }
-    low, high = (f"{100 * end:.1f}" for end in (card.retention.low, card.retention.high))
-    remarks = {
-        "success_rate": tr(
-            en=f"teacher's ceiling {percent(card.success.teacher_rate)}",
-            zh=f"教师上限 {percent(card.success.teacher_rate)}",
-        ),
-        "quality_retention": tr(en=f"95 % interval {low}–{high}", zh=f"95% 区间 {low}–{high}"),
-    }
-    for promise in card.promises:
-        kept = tr(en="kept", zh="达标") if promise.kept else tr(en="missed", zh="未达标")
-        table.add_row(
-            names[promise.name],
-            _promised(promise, promise.expected, digits=0),
-            _promised(promise, promise.measured),
-            Text(kept, style="green" if promise.kept else "red"),
-            remarks.get(promise.name, ""),
+    for number, (heading, cells) in enumerate(zip(table.columns, columns, strict=True)):
+        # A column of numbers is never broken; its heading is, at the spaces it has.
+        widest = max(map(cell_len, (*heading.split(), *(line for cell in cells for line in cell.split("\n")))), default=0)
+        words = number in table.words
+        shown.add_column(
+            heading,
+            justify="left" if words else "right",
+            min_width=None if words else widest,
+            overflow="fold",
+            header_style="dim",
+            vertical="top",
         )
-    return table
+    for number, row in enumerate(table.rows):
+        style = "bold" if number in table.marked else None
+        shown.add_row(*(Text("\n".join(map(plain, cell.split("\n")))) for cell in row), style=style)
+    return shown
 
 
-def _promised(promise: Promise, value: float, digits: int = 1) -> str:
-    if promise.name in ("success_rate", "quality_retention"):
-        return percent(value, digits)
-    return f"{value:.{digits + 1}f}x"
+def _promises(card: ReportCard) -> Table:
+    table = promise_table(card)
+    shown = drawn(TextTable(table.title, table.columns, (), table.words))
+    for promise, (*cells, kept, remark) in zip(card.promises, table.rows, strict=True):
+        shown.add_row(*cells, Text(kept, style="green" if promise.kept else "red"), Text(remark, style="dim"))
+    return shown
 
 
-def _model_table(card: ReportCard) -> Table:
-    parameters, mib = tr(en="parameters", zh="参数量"), tr(en="MiB float32 / int8", zh="MiB float32 / int8")
-    table = _table(tr(en="Models", zh="模型"), "", parameters, mib, "BLEU", "chrF2")
-
-    def row(name: str, model: ModelCard) -> None:
-        sizes = f"{model.mib_float32:.1f} / {model.mib_int8:.1f}"
-        quality = model.quality
-        table.add_row(name, f"{model.parameters / 1e6:.2f} M", sizes, f"{quality.bleu:.2f}", f"{quality.chrf:.1f}")
-
-    row(tr(en="teacher", zh="教师"), card.teacher)
-    row(tr(en="student", zh="学生"), card.student)
-    if card.random_bleu is not None:
-        table.add_row(tr(en="student, random start", zh="学生（随机初始化）"), "", "", f"{card.random_bleu:.2f}", "")
-    return table
+def _side_by_side(tables: Sequence[TextTable]) -> Table:
+    grid = Table.grid(padding=(0, 4))
+    grid.add_row(*map(drawn, tables))
+    return grid
 
 
-def _speed_table(speed_ups: Sequence[SpeedUp]) -> Table:
-    teacher, student = tr(en="teacher", zh="教师"), tr(en="student", zh="学生")
-    table = _table(
-        tr(en="Speed, ms per sentence", zh="速度（毫秒/句）"),
+def _speed(card: ReportCard) -> Iterator[RenderableType]:
+    """One line for each condition under a line for each engine, because engine and numbers do not fit side by side."""
+    table = speed_table(card)
+    headings = (
         "",
-        tr(en="batch", zh="批大小"),
-        teacher,
-        student,
-        tr(en="speed-up", zh="加速比"),
+        tr(en="thr", zh="线程"),
+        tr(en="batch", zh="批"),
+        tr(en="beam", zh="束宽"),
+        tr(en="teacher", zh="教师"),
+        tr(en="student", zh="学生"),
+        tr(en="ratio", zh="加速"),
         tr(en="range", zh="范围"),
+        tr(en="p50/p95", zh="中位/95%"),
+        tr(en="words/s", zh="源词/秒"),
+        tr(en="tokens/s", zh="词元/秒"),
     )
-    for speed in speed_ups:
-        ours, theirs = (
-            f"{speed.student_engine} {speed.student_precision}",
-            f"{speed.teacher_engine} {speed.teacher_precision}",
-        )
-        name = theirs if speed.same_conditions else f"{theirs}\n→ {ours}"
-        table.add_row(
-            name,
-            str(speed.batch_size),
-            f"{1000 * speed.teacher_seconds / speed.sentences:.2f}",
-            f"{1000 * speed.student_seconds / speed.sentences:.2f}",
-            f"{speed.ratio:.2f}x",
-            f"{speed.low:.2f}–{speed.high:.2f}",
-        )
-    return table
-
-
-def _failure_table(card: ReportCard) -> Table:
-    title = tr(en="Translations that failed", zh="失败的译文")
-    table = _table(title, tr(en="check", zh="检查"), tr(en="count", zh="数量"), tr(en="example", zh="例子"), left=(2,))
-    for check, count in card.success.failures.items():
-        example = card.success.examples[check][0]
-        table.add_row(
-            _check_name(check),
-            f"{count} ({percent(count / card.sentences)})",
-            Text(f"{example.source}\n→ {_shortened(example.hypothesis, 80)}"),
-        )
-    return table
-
-
-def _check_name(check: str) -> str:
-    names = {
-        "empty": tr(en="empty", zh="空译文"),
-        "failure_marker": tr(en="failure marker", zh="失败标记"),
-        "length_cap": tr(en="runs into the length cap", zh="达到长度上限"),
-        "loop": tr(en="repeats itself", zh="循环重复"),
-        "copy": tr(en="copies the source", zh="照抄原文"),
-        "wrong_script": tr(en="wrong script", zh="文字错误"),
-        "same_output": tr(en="same text as for others", zh="与多句译文相同"),
-        "far_below_teacher": tr(en="far below the teacher", zh="远逊于教师"),
-    }
-    return names.get(check, check)
-
-
-def _sample_table(card: ReportCard) -> Table:
-    table = Table(
-        title=tr(en="Samples", zh="译文样例"), title_justify="left", title_style="bold", box=None, show_header=False
+    lines = [("●" if row in table.marked else "", *cells[1:]) for row, cells in enumerate(table.rows)]
+    widths = [max(map(cell_len, column)) for column in zip(headings, *lines, strict=True)]
+    yield Text.assemble(
+        (f"\n{tr(en='Speed, ms per sentence', zh='速度（毫秒/句）')}", "bold"),
+        (tr(en="   ● held against the promise", zh="   ● 与承诺比较的条件"), "dim"),
     )
+    yield _line(headings, widths, "dim")
+    by_engine = sorted(zip(table.rows, lines, strict=True), key=lambda both: _first_row(table, both[0][0]))
+    for engine, group in groupby(by_engine, key=lambda both: both[0][0]):
+        yield Text(plain(engine))
+        for _, line in group:
+            yield _line(line, widths, "bold" if line[0] else "")
+
+
+def _first_row(table: TextTable, engine: str) -> int:
+    return next(number for number, row in enumerate(table.rows) if row[0] == engine)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:
+    padded = (" " * (width - cell_len(cell)) + cell for cell, width in zip(cells, widths, strict=True))
+    return Text(" ".join(padded), style=style)
+
+
+def _failures(card: ReportCard) -> Table:
+    success = card.success
+    return drawn(
+        TextTable(
+            title=tr(en="Translations that failed", zh="失败的译文"),
+            columns=(
+                tr(en="check", zh="检查"),
+                tr(en="student", zh="学生"),
+                tr(en="teacher", zh="教师"),
+                tr(en="example", zh="例子"),
+            ),
+            rows=tuple(
+                (
+                    wording.check_name(check),
+                    wording.count_and_share(success.failures.get(check, 0), card.sentences),
+                    wording.count_and_share(success.teacher_failures.get(check, 0), card.sentences),
+                    _example((*success.examples.get(check, ()), *success.teacher_examples.get(check, ()))),
+                )
+                for check in wording.failed_checks(card)
+            ),
+            words=(0, 3),
+        )
+    )
+
+
+def _example(examples: Sequence[FailedExample]) -> str:
+    if not examples:
+        return ""
+    source, hypothesis = examples[0].source, examples[0].hypothesis
+    return f"{wording.shortened(plain(source), _LONGEST_EXAMPLE)}\n→ {wording.shortened(plain(hypothesis), _LONGEST_EXAMPLE)}"
+
+
+def _sentences(title: str, samples: Sequence[Sample]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for number, sample in enumerate(card.samples[:SAMPLES_SHOWN]):
+    for number, sample in enumerate(samples):
         if number:
             table.add_row("", "")
-        student = Text(_shortened(sample.student))
+        teacher, student = Text(_cut(sample.teacher)), Text(_cut(sample.student))
+        if isinstance(sample, WorstSample):
+            teacher.append(f" ({sample.teacher_chrf:.0f})", style="dim")
+            student.append(f" ({sample.student_chrf:.0f})", style="dim")
         if sample.failure:
-            student.append(f" ({_check_name(sample.failure)})", style="red")
-        table.add_row(tr(en="source", zh="原文"), Text(sample.source))
-        table.add_row(tr(en="reference", zh="参考"), Text(sample.references[0]))
-        table.add_row(tr(en="teacher", zh="教师"), Text(_shortened(sample.teacher)))
+            student.append(f" ({plain(wording.check_name(sample.failure))})", style="red")
+        table.add_row(tr(en="source", zh="原文"), Text(_cut(sample.source)))
+        table.add_row(tr(en="reference", zh="参考"), Text(_cut(sample.references[0])))
+        table.add_row(tr(en="teacher", zh="教师"), teacher)
         table.add_row(tr(en="student", zh="学生"), student)
     return table
 
 
+def _cut(text: str) -> str:
+    return wording.shortened(plain(text), _LONGEST)
+
+
 def _conditions(card: ReportCard) -> RenderableType:
-    speed = card.speed_ups[0]
-    lines = [
-        tr(
-            en=f"{card.sentences} test sentences, {card.engine}, beam {card.beam_size}; speed: {speed.repeats} paired "
-            f"runs, {speed.student_threads} thread(s), {speed.cpu}",
-            zh=f"{card.sentences} 个测试句，{card.engine}，束宽 {card.beam_size}；测速：{speed.repeats} 次成对运行，"
-            f"{speed.student_threads} 线程，{speed.cpu}",
-        ),
-        f"BLEU {card.student.quality.bleu_signature}",
-        f"chrF2 {card.student.quality.chrf_signature}",
-    ]
-    if card.training_seconds is not None:
-        minutes = card.training_seconds / 60
-        lines.append(
-            tr(
-                en=f"training: {minutes:.1f} minutes of {card.time_budget_minutes:g} allowed",
-                zh=f"训练用时 {minutes:.1f} 分钟，预算 {card.time_budget_minutes:g} 分钟",
-            )
-        )
+    colon = tr(en=": ", zh="：")
+    lines = (f"{name}{colon}{plain(value)}" for name, value in wording.conditions(card))
     return Padding(Text("\n".join(lines), style="dim"), (1, 0, 0, 0))
-
-
-def _heading(text: str) -> Text:
-    return Text(f"\n{text}", style="bold")
-
-
-def _table(title: str | None, *columns: str, left: tuple[int, ...] = ()) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, column in enumerate(columns):
-        is_text = place == 0 or place in left or not column
-        table.add_column(column, justify="left" if is_text else "right", overflow="fold", header_style="dim")
-    return table
-
-
-def _shortened(text: str, limit: int = 200) -> str:
-    """A text that may be a loop of hundreds of tokens."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -4,6 +4,7 @@ The file holds plain values and tensors only and is read with ``weights_only=Tru
 executes code. Imported by the pipeline and the command line; imports modeling, data.tokenizer.
 """
 
+import copy
 import io
 import json
 import tempfile
@@ -16,14 +17,15 @@ import torch
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from mtdistill.data.tokenizer import load_tokenizer
+from mtdistill.decoding import DEFAULT_MAX_NEW_TOKENS
 from mtdistill.errors import CheckpointError
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling import load_model
+from mtdistill.modeling.folder import INFO_FILE, read_info
 
 FORMAT = "mtdistill student"
 FORMAT_VERSION = 1
-INFO_FILE = "mtdistill.json"
 _MAX_BYTES = 4 * 2**30
 
 
@@ -42,11 +44,13 @@ class Student:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save_folder(student: Student, folder: Path) -> None:
+def save_folder(student: Student, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a student as a Hugging Face folder, which takes the place of an older one at once."""
-    student.model.config.use_cache = True  # the Trainer switches it off while it trains
+    model = student.model if dtype == torch.float32 else copy.deepcopy(student.model).to(dtype)
+    model.config.use_cache = True  # the Trainer switches it off while it trains
+    model.generation_config.max_new_tokens = DEFAULT_MAX_NEW_TOKENS  # 20 otherwise, and longer texts would be cut
     with replacing_folder(folder) as fresh:
-        student.model.save_pretrained(str(fresh))
+        model.save_pretrained(str(fresh))
         student.tokenizer.save_pretrained(str(fresh))
         write_atomically(fresh / INFO_FILE, json.dumps(student.info, ensure_ascii=False, indent=2))
 
@@ -97,11 +101,10 @@ def load_student(path: Path) -> Student:
 
 
 def _from_folder(folder: Path) -> Student:
-    info_file = folder / INFO_FILE
     try:
-        info = _info(info_file.read_text(encoding="utf-8")) if info_file.is_file() else {}
+        info = read_info(folder)
     except ValueError as error:
-        raise CheckpointError(_not_a_student(folder, f"{INFO_FILE}: {error}")) from error
+        raise CheckpointError(_not_a_student(folder, str(error))) from error
     return Student(load_model(folder), load_tokenizer(folder), info)
 
 

@@ -3,10 +3,11 @@
 Imported by the pipeline and the command line; imports modeling, data.tokenizer.
 """
 
-import json
+import contextlib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
@@ -14,7 +15,7 @@ from mtdistill.data.tokenizer import PAD_ID, load_tokenizer
 from mtdistill.errors import TeacherError
 from mtdistill.messages import tr
 from mtdistill.modeling import load_model
-from mtdistill.teacher.training import RECORD_FILE
+from mtdistill.modeling.folder import read_info
 
 REFERENCE = "reference"
 
@@ -58,8 +59,10 @@ def load_teacher(path: str) -> Teacher:
                 zh=f"模型与分词器不匹配：{folder}{listed}\n请使用训练该模型时所用的分词器。",
             )
         )
-    source_lang, target_lang = _languages(folder)
-    return Teacher(model, tokenizer, folder, source_lang, target_lang)
+    info: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        info = read_info(folder)
+    return Teacher(model, tokenizer, folder, info.get("source_lang"), info.get("target_lang"))
 
 
 def _mismatches(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -92,12 +95,3 @@ def _mismatches(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenize
             )
     return problems
 
-
-def _languages(folder: Path) -> tuple[str | None, str | None]:
-    try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None, None
-    if not isinstance(record, dict):
-        return None, None
-    return record.get("source_lang"), record.get("target_lang")

@@ -19,6 +19,7 @@ from mtdistill.data.prepared import PreparedData
 from mtdistill.errors import TeacherError
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
+from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.modeling import load_model, t5_config, use_dropout, use_layer_drop
 from mtdistill.training.callbacks import latest_checkpoint
 from mtdistill.training.engine import ONE_THREAD, Engine
@@ -27,7 +28,6 @@ from mtdistill.training.schedule import Schedule
 from mtdistill.training.trainer import TranslationTrainer, Validate
 
 BEST_FOLDER = "best"
-RECORD_FILE = "training_record.json"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""`mtdistill export` and `mtdistill compare`: what happens to students once they are made."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mtdistill.cli.quiet import quiet_libraries
+from mtdistill.display import Display
+from mtdistill.messages import tr
+
+COMPARISON_FILE = "comparison.html"
+
+
+def add_export(app: typer.Typer) -> None:
+    """The command `export`."""
+    path_argument = typer.Argument(
+        help=tr(
+            en="student_best.pt, run folder or Hugging Face folder",
+            zh="student_best.pt、训练文件夹或 Hugging Face 文件夹",
+        )
+    )
+    format_option = typer.Option("--format", help="hf, ctranslate2, onnx")
+    precision_option = typer.Option(
+        "--quantization",
+        help=tr(
+            en="number format of the weights: float32, float16, bfloat16, int8; none: int8, for hf float32",
+            zh="权重的数值格式：float32、float16、bfloat16、int8；不给则为 int8（hf 为 float32）",
+        ),
+    )
+    to_option = typer.Option(
+        "--to",
+        help=tr(
+            en="folder of the export; none: export/ in the run folder",
+            zh="导出到的文件夹；不给则为训练文件夹中的 export/",
+        ),
+    )
+    data_option = typer.Option(
+        "--data", help=tr(en="your own sentence pairs to compare on (repeatable)", zh="用于比较的自有句对（可重复）")
+    )
+    accept_option = typer.Option(
+        "--accept-loss",
+        help=tr(en="write it even if it translates differently", zh="即使译文不同也写出"),
+    )
+    output_option = typer.Option("--output", help=tr(en="folder of all results", zh="存放所有结果的文件夹"))
+
+    @app.command(
+        help=tr(
+            en="Write a student for Hugging Face, CTranslate2 or ONNX; refused if it does not translate the same.",
+            zh="把学生模型导出为 Hugging Face、CTranslate2 或 ONNX 格式；译文不一致则拒绝。",
+        )
+    )
+    def export(
+        path: Annotated[Path, path_argument],
+        format_name: Annotated[str, format_option],
+        quantization: Annotated[str | None, precision_option] = None,
+        to: Annotated[Path | None, to_option] = None,
+        data: Annotated[list[str] | None, data_option] = None,
+        accept_loss: Annotated[bool, accept_option] = False,
+        output: Annotated[str | None, output_option] = None,
+    ) -> None:
+        from mtdistill.export.exporting import export_model
+
+        quiet_libraries()
+        display = Display(Console())
+        done = export_model(
+            path,
+            format_name,
+            quantization,
+            destination=to,
+            data=data or (),
+            output=output,
+            accept_loss=accept_loss,
+            display=display,
+        )
+        display.say(f"{done.folder} ({done.mib:.1f} MiB): {done.parity}")
+        display.say(
+            tr(
+                en=f"use: mtdistill translate --model {done.folder}",
+                zh=f"使用：mtdistill translate --model {done.folder}",
+            )
+        )
+
+
+def add_compare(app: typer.Typer) -> None:
+    """The command `compare`."""
+    runs_argument = typer.Argument(
+        help=tr(en="run folders, exports, or report.json files", zh="训练文件夹、导出文件夹或 report.json 文件")
+    )
+    html_option = typer.Option("--html", help=tr(en="where the page with the plot goes", zh="含图表网页的位置"))
+
+    @app.command(
+        help=tr(
+            en="Students side by side, and which of them no other beats in size, speed and quality.",
+            zh="并排比较多个学生模型，并指出在大小、速度和质量上不被超越的模型。",
+        )
+    )
+    def compare(
+        runs: Annotated[list[Path], runs_argument],
+        html: Annotated[Path, html_option] = Path(COMPARISON_FILE),
+    ) -> None:
+        from mtdistill.report import read_cards, render_comparison, write_comparison_html
+
+        cards = read_cards(runs)
+        display = Display(Console())
+        display.say(render_comparison(cards))
+        write_comparison_html(cards, html)
+        display.say(tr(en=f"with plot: {html}", zh=f"含图表：{html}"))

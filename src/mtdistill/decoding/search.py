@@ -1,0 +1,115 @@
+"""Greedy and beam search, for engines that only say what follows a token.
+
+Imported by decoding.onnx; imports numpy only.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+class Decoding(Protocol):
+    """A batch of unfinished outputs, one in each row; the rows are those of the last call of `keep`."""
+
+    def step(self, last_ids: Ids) -> Floats:
+        """Append one token to every row; (rows, vocabulary) logits of the one after it."""
+
+    def keep(self, rows: Ids) -> None:
+        """Go on with these rows in this order; a row may be there more than once, or not at all."""
+
+
+def search(decoding: Decoding, sentences: int, *, start_id: int, end_id: int, beam_size: int,
+           max_new_tokens: int) -> list[list[int]]:  # fmt: skip
+    """The output of each sentence, with the end mark where there is one.
+
+    Args:
+        decoding: begins with one row for each sentence.
+        sentences: how many.
+        start_id: what every output begins with; not part of the result.
+        end_id: the end mark.
+        beam_size: hypotheses kept; 1 is greedy.
+        max_new_tokens: cap of an output, end mark included, > 0.
+    """
+    run: Callable[[Decoding, int, int, int, int, int], list[list[int]]] = _beam if beam_size > 1 else _greedy
+    return run(decoding, sentences, start_id, end_id, max_new_tokens, beam_size)
+
+
+def _greedy(decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int, _: int
+            ) -> list[list[int]]:  # fmt: skip
+    outputs: list[list[int]] = [[] for _ in range(sentences)]
+    going, last_ids = np.arange(sentences), np.full(sentences, start_id)
+    for _ in range(max_new_tokens):
+        last_ids = decoding.step(last_ids).argmax(axis=1)
+        for sentence, token in zip(going, last_ids, strict=True):
+            outputs[sentence].append(int(token))
+        [rows] = np.nonzero(last_ids != end_id)
+        if len(rows) == 0:
+            break
+        if len(rows) < len(going):  # what is finished costs no time any more
+            decoding.keep(rows)
+            going, last_ids = going[rows], last_ids[rows]
+    return outputs
+
+
+def _beam(decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int, beam_size: int
+          ) -> list[list[int]]:  # fmt: skip
+    """The search of CTranslate2, and of transformers with ``early_stopping``: log-probability per token decides.
+
+    A sentence is finished once `beam_size` of its hypotheses have ended, each among the best `beam_size` of its step.
+    """
+    ended: list[list[tuple[float, list[int]]]] = [[] for _ in range(sentences)]
+    going = list(range(sentences))
+    beams: list[list[list[int]]] = [[[]] for _ in going]  # one at first: more would all be the same
+    scores, last_ids = np.zeros((sentences, 1), dtype=np.float32), np.full(sentences, start_id)
+    for length in range(1, max_new_tokens + 1):
+        # Twice as many as go on: up to half of them may be ends.
+        values, parents, tokens = _best(decoding.step(last_ids), scores, 2 * beam_size)
+        next_going, next_beams, next_scores, rows = [], [], [], []
+        for place, sentence in enumerate(going):
+            hypotheses, kept = [], []
+            for rank, (value, parent, token) in enumerate(zip(values[place], parents[place], tokens[place], strict=True)):
+                ids = [*beams[place][parent], int(token)]
+                if rank < beam_size and (token == end_id or length == max_new_tokens):
+                    ended[sentence].append((float(value) / length, ids))
+                elif token != end_id and len(kept) < beam_size:
+                    hypotheses.append(ids)
+                    kept.append(rank)
+            if len(ended[sentence]) < beam_size:
+                next_going.append(sentence)
+                next_beams.append(hypotheses)
+                next_scores.append(values[place, kept])
+                rows.append(place * scores.shape[1] + parents[place, kept])
+        if not next_going:
+            break
+        going, beams, scores = next_going, next_beams, np.stack(next_scores)
+        decoding.keep(np.concatenate(rows))
+        last_ids = np.array([ids[-1] for hypotheses in beams for ids in hypotheses])
+    return [max(hypotheses, key=lambda scored: scored[0])[1] for hypotheses in ended]
+
+
+def _best(logits: Floats, scores: Floats, count: int) -> tuple[Floats, Ids, Ids]:
+    """The best continuations of every sentence, best first.
+
+    Args:
+        logits: (sentences * beams, vocabulary).
+        scores: (sentences, beams) log-probabilities of the beams.
+        count: continuations of each sentence.
+
+    Returns:
+        Three times (sentences, count): log-probability, beam that goes on, token it goes on with.
+    """
+    vocabulary = logits.shape[1]
+    highest = logits.max(axis=1, keepdims=True)
+    normalisers = highest + np.log(np.exp(logits - highest).sum(axis=1, keepdims=True))
+    totals = (logits + (scores.reshape(-1, 1) - normalisers)).reshape(len(scores), -1)
+    count = min(count, totals.shape[1])
+    places = np.sort(np.argpartition(totals, -count, axis=1)[:, -count:], axis=1)
+    values = np.take_along_axis(totals, places, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")  # among equals the earlier beam and token, whatever the batch
+    places = np.take_along_axis(places, order, axis=1)
+    return np.take_along_axis(values, order, axis=1), places // vocabulary, places % vocabulary

@@ -1,0 +1,197 @@
+"""From a student in PyTorch to a folder that others can use, written only when it translates the same.
+
+Imported by the command line; imports export.gate, export.onnx, export.model_card, student, decoding.
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from mtdistill.export.onnx import convert_to_onnx
+
+from mtdistill.data.own_sentences import read_evaluation_set
+from mtdistill.data.prepared import EvaluationSet
+from mtdistill.decoding import CTranslate2Translator, HuggingFaceTranslator, OnnxTranslator, Translator
+from mtdistill.decoding.ctranslate2 import convert_to_ctranslate2
+from mtdistill.display import Display
+from mtdistill.errors import ConfigError, ExportError
+from mtdistill.export.gate import FEWEST_SENTENCES, SENTENCES, Parity, measure_parity, require
+from mtdistill.export.model_card import model_card
+from mtdistill.files import replacing_folder, write_atomically
+from mtdistill.messages import tr
+from mtdistill.modeling.folder import INFO_FILE
+from mtdistill.report import find_card
+from mtdistill.student.bundle import Student, load_student, save_folder
+from mtdistill.student.loading import FoundModel, find_model, prepared_data_of, run_folder_of
+
+FormatName = Literal["hf", "ctranslate2", "onnx"]
+# Number formats that each format can hold, the default first.
+PRECISIONS: dict[str, tuple[str, ...]] = {
+    "hf": ("float32", "float16", "bfloat16"),
+    "ctranslate2": ("int8", "float32", "float16"),
+    "onnx": ("int8", "float32"),
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made.
+
+    Attributes:
+        folder: where it is.
+        parity: how its translations compare with those of the model.
+        mib: size of all its files.
+    """
+
+    folder: Path
+    parity: Parity
+    mib: float
+
+
+def export_model(
+    path: Path,
+    format_name: str,
+    precision: str | None = None,
+    *,
+    destination: Path | None = None,
+    data: Sequence[str] = (),
+    output: str | None = None,
+    accept_loss: bool = False,
+    display: Display | None = None,
+) -> Exported:
+    """Write a model in another form, compare its translations, and put it in place only if they agree.
+
+    Args:
+        path: `student_best.pt`, a run folder, or a Hugging Face folder.
+        format_name: "hf", "ctranslate2" or "onnx".
+        precision: number format of the weights; None: the first that `PRECISIONS` lists for the format.
+        destination: folder of the export, which is replaced at once; None: ``export/<format>-<precision>`` in the run
+            folder, or beside the model where there is none.
+        data: sentence pairs to compare on; empty: the validation split of the data the model was made for.
+        output: folder that holds the prepared data; None: the one of its run.
+        accept_loss: write it even if the translations differ by more than the tolerance.
+        display: where progress goes; None: nowhere.
+
+    Raises:
+        ConfigError: unknown format or number format.
+        CheckpointError: no model there, or one that is an export already.
+        ExportError: the translations differ too much, or the folder cannot be written; what was there stays.
+        MissingExtraError: the format needs a package that is not installed.
+        DataError: there is nothing to compare on.
+    """
+    display = display or Display()
+    precision = _checked(format_name, precision)
+    model = find_model(path)
+    if model.student is None:
+        raise ExportError(
+            tr(
+                en=f"an export cannot be exported again: got {path} ({model.form}), accepted student_best.pt or a "
+                "Hugging Face folder. Export the student it was made from.",
+                zh=f"导出的模型不能再次导出：{path}（{model.form}），需要 student_best.pt 或 Hugging Face 文件夹。"
+                "请导出它的原始学生模型。",
+            )
+        )
+    if data:
+        sentences = read_evaluation_set(data, model.source_lang, model.target_lang).first(SENTENCES)
+    else:
+        sentences = prepared_data_of(model, output, display).evaluation_set("validation", SENTENCES)
+    if len(sentences) < FEWEST_SENTENCES:
+        display.say(
+            tr(
+                en=f"only {len(sentences)} sentences to compare on; the figures are rough",
+                zh=f"仅有 {len(sentences)} 个句子可供比较，数字较为粗略",
+            )
+        )
+    folder = destination or _default_folder(path) / f"{format_name}-{precision}"
+    try:
+        with replacing_folder(folder) as fresh:
+            parity = _export(model, model.student, format_name, precision, fresh, sentences, accept_loss, display)
+    except OSError as error:
+        raise ExportError(
+            tr(
+                en=f"the export could not be written: got {folder} ({error.strerror or error}), accepted a folder that "
+                "can be written, with enough space. What was there before is unchanged. Choose another --to.",
+                zh=f"无法写入导出：{folder}（{error.strerror or error}），需要可写且空间足够的文件夹。原有内容未改变。"
+                "请换一个 --to。",
+            )
+        ) from error
+    return Exported(folder, parity, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20)
+
+
+def _export(
+    model: FoundModel,
+    student: Student,
+    format_name: str,
+    precision: str,
+    fresh: Path,
+    sentences: EvaluationSet,
+    accept_loss: bool,
+    display: Display,
+) -> Parity:
+    """Fill an empty folder with the export and everything that belongs to it."""
+    display.say(tr(en=f"writing {format_name} {precision}", zh=f"正在写出 {format_name} {precision}"))
+    threads = torch.get_num_threads()
+    before = model.translator(threads)
+    after = _convert(student, format_name, precision, fresh, model.source_lang, threads)
+    rounds = precision == "int8"
+    parity = measure_parity(before, after, sentences, model.target_lang, rounds_weights=rounds, display=display)
+    if not accept_loss:
+        require(parity, f"{format_name} {precision}", [p for p in PRECISIONS[format_name] if p != precision])
+    info = {
+        **model.info,
+        "parameters": model.parameters,
+        "export": {"format": format_name, "precision": precision, "parity": asdict(parity)},
+    }
+    write_atomically(fresh / INFO_FILE, json.dumps(info, ensure_ascii=False, indent=2))
+    card = model_card(model, format_name, precision, parity, find_card(run_folder_of(model.path)), sentences.sources[0])
+    write_atomically(fresh / "README.md", card)
+    return parity
+
+
+def _convert(
+    student: Student, format_name: str, precision: str, fresh: Path, source_lang: str, threads: int
+) -> Translator:
+    """Write the model into the folder, and what translates from there: the files are read back, not the memory."""
+    if format_name == "hf":
+        save_folder(student, fresh, getattr(torch, precision))
+        reloaded = load_student(fresh)
+        return HuggingFaceTranslator(reloaded.model, reloaded.tokenizer, source_lang=source_lang, threads=threads)
+    if format_name == "onnx":
+        convert_to_onnx(student.model, student.tokenizer, fresh, "int8" if precision == "int8" else "float32")
+        return OnnxTranslator.open(fresh, source_lang=source_lang, threads=threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        save_folder(student, Path(scratch) / "student")
+        convert_to_ctranslate2(Path(scratch) / "student", fresh, precision)  # type: ignore[arg-type]
+    return CTranslate2Translator.open(fresh, source_lang=source_lang, threads=threads)
+
+
+def _checked(format_name: str, precision: str | None) -> str:
+    if format_name not in PRECISIONS:
+        raise ConfigError(
+            tr(
+                en=f"no such export format: got {format_name!r}, accepted {', '.join(PRECISIONS)}. Choose one of them.",
+                zh=f"没有这种导出格式：{format_name!r}，可选 {'、'.join(PRECISIONS)}。请选择其中之一。",
+            )
+        )
+    accepted = PRECISIONS[format_name]
+    if precision is None:
+        return accepted[0]
+    if precision not in accepted:
+        raise ConfigError(
+            tr(
+                en=f"{format_name} cannot hold this number format: got {precision!r}, accepted {', '.join(accepted)}. "
+                "Choose one of them with --quantization.",
+                zh=f"{format_name} 不支持这种数值格式：{precision!r}，可选 {'、'.join(accepted)}。"
+                "请用 --quantization 选择其中之一。",
+            )
+        )
+    return precision
+
+
+def _default_folder(path: Path) -> Path:
+    run = run_folder_of(path)
+    return (run or path.absolute().parent) / "export"

@@ -1,0 +1,56 @@
+"""Report cards on disk: those of run folders and exports."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtdistill.errors import DataError, MtdistillError
+from mtdistill.messages import tr
+from mtdistill.report.card import ReportCard
+
+REPORT_FILE = "report.json"
+
+
+def find_card(folder: Path | None) -> ReportCard | None:
+    """The card of a run folder or export; None where there is none that this version can read."""
+    if folder is not None:
+        with contextlib.suppress(OSError, UnicodeDecodeError, MtdistillError):
+            return ReportCard.from_json((folder / REPORT_FILE).read_text(encoding="utf-8"))
+    return None
+
+
+def read_cards(paths: Sequence[Path]) -> dict[str, ReportCard]:
+    """Cards by name, in the order of the paths.
+
+    Args:
+        paths: run folders, exports, or report files. The name is the folder's, with as many of the folders above it as
+            it takes to tell the cards apart.
+
+    Raises:
+        DataError: no card there, or one that cannot be read.
+    """
+    files = [(path / REPORT_FILE if path.is_dir() else path).absolute() for path in paths]
+    return {name: _read(file) for name, file in zip(_names([file.parent for file in files]), files, strict=True)}
+
+
+def _read(file: Path) -> ReportCard:
+    try:
+        return ReportCard.from_json(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            tr(
+                en=f"there is no report card: got {file} ({type(error).__name__}), accepted a run folder or export "
+                f"with {REPORT_FILE}. Measure the student first: mtdistill test --model_path {file.parent}",
+                zh=f"找不到成绩单：{file}（{type(error).__name__}），需要含有 {REPORT_FILE} 的训练文件夹或导出文件夹。"
+                f"请先测试学生模型：mtdistill test --model_path {file.parent}",
+            )
+        ) from error
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    longest = max((len(folder.parts) for folder in folders), default=0)
+    for depth in range(1, longest + 1):
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(set(folders)):
+            return names
+    return list(map(str, folders))

@@ -1,0 +1,212 @@
+"""The words and numbers of a report card as short texts, the same on a terminal and in a browser.
+
+Knows nothing of how they are drawn. Imported by every module that shows a card; imports card, messages.
+"""
+
+from collections.abc import Sequence
+
+from mtdistill.evaluation import SpeedUp, Timing
+from mtdistill.messages import tr
+from mtdistill.report.card import Promise, PromiseName, ReportCard
+
+
+def percent(ratio: float, digits: int = 1) -> str:
+    """0.8712 as ``87.1 %``."""
+    return f"{100 * ratio:.{digits}f} %"
+
+
+def times(ratio: float) -> str:
+    """1.8 as ``1.80x``; one digit from ten on, where the second is noise."""
+    return f"{ratio:.1f}x" if ratio >= 10 else f"{ratio:.2f}x"
+
+
+def millions(parameters: int) -> str:
+    """4160206 as ``4.16 M``."""
+    return f"{parameters / 1e6:.2f} M"
+
+
+def span(low: float, high: float, digits: int) -> str:
+    """Two ends of an interval, with a dash between them."""
+    return f"{low:.{digits}f}–{high:.{digits}f}"
+
+
+def interval(card: ReportCard) -> str:
+    """The 95 % interval of the headline retention, in percent."""
+    kept = card.quality.retention
+    return span(100 * kept.low, 100 * kept.high, 1)
+
+
+def title(card: ReportCard) -> str:
+    """What the card is about: preset and languages."""
+    return f"{tr(en='Report card', zh='成绩单')} · {card.preset} · {card.source_lang}→{card.target_lang}"
+
+
+def verdict(card: ReportCard) -> str:
+    """The verdict as a sentence without its full stop."""
+    missed = sum(not promise.kept for promise in card.promises)
+    return {
+        "kept": tr(en="every promise is kept", zh="全部达标"),
+        "missed": tr(
+            en=f"{missed} of {len(card.promises)} promises missed", zh=f"{len(card.promises)} 项中 {missed} 项未达标"
+        ),
+        "failed": tr(en="training failed", zh="训练失败"),
+    }[card.verdict]
+
+
+def promise_name(name: PromiseName) -> str:
+    """What is promised."""
+    return {
+        "compression_ratio": tr(en="Compression", zh="压缩比"),
+        "success_rate": tr(en="Success rate", zh="成功率"),
+        "speed_up": tr(en="Speed-up", zh="加速比"),
+        "quality_retention": tr(en="Quality retention", zh="质量保留"),
+    }[name]
+
+
+def promised(promise: Promise, value: float, digits: int = 1) -> str:
+    """A promised or measured value in the unit of its promise."""
+    if promise.name in ("success_rate", "quality_retention"):
+        return percent(value, digits)
+    return times(value)
+
+
+def kept_or_missed(promise: Promise) -> str:
+    """One word."""
+    return tr(en="kept", zh="达标") if promise.kept else tr(en="missed", zh="未达标")
+
+
+def remark(card: ReportCard, name: PromiseName) -> str:
+    """What one must know to judge a measured value."""
+    if name == "success_rate":
+        ceiling = percent(card.success.teacher_rate)
+        return tr(en=f"teacher's ceiling {ceiling}", zh=f"教师上限 {ceiling}")
+    if name == "quality_retention":
+        return tr(en=f"95 % interval {interval(card)}", zh=f"95% 区间 {interval(card)}")
+    if name == "speed_up":
+        return tr(
+            en=f"slowest of {card.promised_speed_ups} conditions", zh=f"{card.promised_speed_ups} 种条件中最慢的一种"
+        )
+    return f"{millions(card.teacher.parameters)} → {millions(card.student.parameters)}"
+
+
+def check_name(check: str) -> str:
+    """What is wrong with a translation that fails this check."""
+    names = {
+        "empty": tr(en="empty", zh="空译文"),
+        "failure_marker": tr(en="failure marker", zh="失败标记"),
+        "length_cap": tr(en="runs into the length cap", zh="达到长度上限"),
+        "loop": tr(en="repeats itself", zh="循环重复"),
+        "copy": tr(en="copies the source", zh="照抄原文"),
+        "wrong_script": tr(en="wrong script", zh="文字错误"),
+        "same_output": tr(en="same text as for others", zh="与多句译文相同"),
+        "far_below_teacher": tr(en="far below the teacher", zh="远逊于教师"),
+    }
+    return names.get(check, check)
+
+
+def failed_checks(card: ReportCard) -> list[str]:
+    """Every check that some translation of either model fails, the student's first."""
+    return list(dict.fromkeys([*card.success.failures, *card.success.teacher_failures]))
+
+
+def count_and_share(count: int, sentences: int) -> str:
+    """``12 (0.8 %)``."""
+    return f"{count} ({percent(count / sentences)})"
+
+
+def class_name(low: int, high: int | None) -> str:
+    """A class of values from `low` to below `high`."""
+    if high is None:
+        return f"≥ {low}"
+    return f"< {high}" if low == 0 else f"{low}–{high}"
+
+
+def engine_name(speed: SpeedUp) -> str:
+    """Engine and number format; of both models where they differ."""
+    teacher, student = (f"{timing.engine} {timing.precision}" for timing in (speed.teacher, speed.student))
+    return student if teacher == student else f"{teacher} → {student}"
+
+
+def threads(speed: SpeedUp) -> str:
+    """CPU threads; of both models where they differ."""
+    teacher, student = speed.teacher.threads, speed.student.threads
+    return str(student) if teacher == student else f"{teacher}→{student}"
+
+
+def condition(speed: SpeedUp) -> str:
+    """The conditions of a measured speed in one line."""
+    return tr(
+        en=f"{engine_name(speed)}, {threads(speed)} thread(s), batch {speed.batch_size}, beam {speed.beam_size}",
+        zh=f"{engine_name(speed)}，{threads(speed)} 线程，批大小 {speed.batch_size}，束宽 {speed.beam_size}",
+    )
+
+
+def milliseconds(speed: SpeedUp, timing: Timing) -> str:
+    """Time for a sentence, three digits or more."""
+    value = 1000 * timing.seconds / speed.sentences
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def words_per_second(speed: SpeedUp, timing: Timing) -> float:
+    """Source words that one model translates in a second."""
+    return speed.source_words / timing.seconds
+
+
+def conditions(card: ReportCard) -> list[tuple[str, str]]:
+    """Under which conditions everything was measured, by name."""
+    speed, quality = card.speed_ups[0], card.quality
+    kept = quality.retention
+    found = [
+        (
+            tr(en="test set", zh="测试集"),
+            tr(en=f"{card.test_set}, {card.sentences} sentences", zh=f"{card.test_set}，{card.sentences} 句"),
+        ),
+        (
+            tr(en="translations", zh="译文"),
+            tr(
+                en=f"{card.engine}; headline: beam {quality.beam_size}",
+                zh=f"{card.engine}；主要指标：束宽 {quality.beam_size}",
+            ),
+        ),
+        (tr(en="student", zh="学生"), card.form),
+        (
+            tr(en="speed", zh="测速"),
+            tr(
+                en=f"median of {speed.repeats} paired runs, tokenisation included",
+                zh=f"{speed.repeats} 次成对运行的中位数，含分词",
+            ),
+        ),
+        (tr(en="processor", zh="处理器"), speed.cpu),
+        ("BLEU", quality.student.bleu_signature),
+        ("chrF2", quality.student.chrf_signature),
+        (
+            tr(en="interval", zh="区间"),
+            tr(
+                en=f"paired bootstrap, {kept.samples} samples, seed {kept.seed}",
+                zh=f"成对自助法，{kept.samples} 次抽样，种子 {kept.seed}",
+            ),
+        ),
+    ]
+    if card.training_seconds is not None:
+        minutes = f"{card.training_seconds / 60:.1f}"
+        found.append(
+            (
+                tr(en="training", zh="训练"),
+                tr(
+                    en=f"{minutes} minutes of {card.time_budget_minutes:g} allowed",
+                    zh=f"{minutes} 分钟，预算 {card.time_budget_minutes:g} 分钟",
+                ),
+            )
+        )
+    found.append((tr(en="measured", zh="测量"), f"{card.measured_at}, mtdistill {card.mtdistill_version}"))
+    return found
+
+
+def shortened(text: str, limit: int = 200) -> str:
+    """A text that may be a loop of hundreds of tokens."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a row."""
+    return tr(en=", ", zh="、").join(names)
