@@ -9,13 +9,14 @@ train_process/data/<identity>. One CPU thread, greedy, at batch 32 and at batch 
 The weights of a model do not change what a step costs, but they decide how many steps there are. So students have random
 weights, and lengths are forced: every batch decodes as many steps as its longest reference has tokens, whatever the model.
 That is the work of the engine alone, between source tokens and target tokens. With `--student` a trained student is also
-measured end to end, text in and text out, each model with outputs of its own; that is the number a user sees.
+measured end to end, text in and text out, each model with outputs of its own; that is the number a user sees. All presets
+take about five minutes, and every trained student one more.
 
 Marian (`pip install pymarian` in a venv of its own, then `--marian VENV/bin/pymarian`) gets two updates of training and the
 student's depth, feed-forward width, vocabulary and, as nearly as its heads allow, parameters. Its end mark is forbidden, so
 that every batch runs to the length cap, and the cap is set so that all batches together have as many steps as the students.
-A batch may still have a few more or fewer: compare tokens per second, which count what Marian really put out. One process
-per row stays alive and is fed batch by batch, so that neither start nor loading is in a figure.
+A single batch may still have a third more or fewer: compare tokens per second, which count what Marian really put out.
+One process per row stays alive and is fed batch by batch, so that neither start nor loading is in a figure.
 
 All take turns, round by round, after one round of warm-up, in an order that is turned around from round to round. A figure
 is the median over rounds; a ratio is the median of the ratios within a round.
@@ -425,7 +426,9 @@ def end_to_end(path: Path, teacher: Teacher, data: PreparedData, sentences: int,
     found = []
     for batch_size, part in ((BATCH, sources), (1, sources[::LATENCY_SHARE])):
         for ours, theirs in pairs:
-            measured = measure_speed(ours, theirs, part, batch_size=batch_size, repeats=repeats)
+            # PyTorch is so far behind that a few runs tell it, and so slow that more would double the time of it all.
+            runs = -(-repeats // 3) if theirs.engine == "PyTorch" else repeats
+            measured = measure_speed(ours, theirs, part, batch_size=batch_size, repeats=runs)
             found.append(asdict(measured))
     return found
 
@@ -456,8 +459,9 @@ def _panel(axes: Axes, result: dict[str, Any], batch_size: int) -> None:
         error = [[found[name]["median"] - found[name]["min"] for name in names],
                  [found[name]["max"] - found[name]["median"] for name in names]]  # fmt: skip
         at = [place + shift for place in range(len(names))]
-        bars = axes.bar(at, medians, 0.38, yerr=error, color=colour, label=f"{precision} (median, range)", capsize=2)
-        axes.bar_label(bars, [f"{median:.1f}" for median in medians], fontsize=8, padding=2)
+        axes.bar(at, medians, 0.38, yerr=error, color=colour, label=f"{precision} (median, range)", capsize=2)
+        for place, median in zip(at, medians, strict=True):  # at the foot, where no mark covers it
+            axes.text(place, 0.06, f"{median:.1f}", ha="center", va="bottom", color="white", fontsize=8)
         trained = [
             (names.index(name) + shift, row["ratio"])
             for name, rows in result["end_to_end"].items()
@@ -467,7 +471,7 @@ def _panel(axes: Axes, result: dict[str, Any], batch_size: int) -> None:
             == (batch_size, precision, precision, "CTranslate2")
         ]
         if trained:
-            axes.plot(*zip(*trained, strict=True), "D", color="white", markeredgecolor="black", markersize=5,
+            axes.plot(*zip(*trained, strict=True), "D", color="white", markeredgecolor="black", markersize=5, zorder=4,
                       label="trained, end to end" if precision == "int8" else None)  # fmt: skip
     promises = result["promised_speed_up"].values()
     axes.hlines(promises, [i - 0.42 for i in range(len(names))], [i + 0.42 for i in range(len(names))],
@@ -567,10 +571,13 @@ def main() -> None:
             marian = MarianTool(options.marian, data, teacher.model.config.vocab_size, folder)
             result["conditions"]["marian"] = {
                 "version": marian.version,
+                "width": {
+                    name: marian.width(plan_student(load_preset(name).config, teacher)) for name in options.presets
+                },
                 "max_length_factor": {size: marian.length_factor(parts) for size, parts in batches.items()},
                 "note": "2 updates of training, end mark forbidden: every batch runs to its length cap, which is set so "
                 "that all batches together have about the forced tokens; target_tokens are those really put out. "
-                "Without a lexical shortlist. --skip-cost: no softmax over the output, as CTranslate2 does it.",
+                "Without a lexical shortlist. --skip-cost: no softmax where only the largest output counts.",
             }
         racers = contenders(options.presets, teacher, batches, marian, stack)
         race(racers, batches, options.repeats)

@@ -1,8 +1,19 @@
+import re
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mtdistill.text import base_language, match_key, normalise, script_share, shows_encoding_damage
+from mtdistill.text import (
+    UNSPACED,
+    base_language,
+    match_key,
+    normalise,
+    script_share,
+    shows_encoding_damage,
+    units,
+    word_count,
+)
 
 unhurried = settings(deadline=None)  # a busy machine is not a failure, and the first call loads OpenCC's tables
 
@@ -111,3 +122,88 @@ def test_latin_letters_read_twice_are_seen(text: str) -> None:
 def test_a_lone_surrogate_becomes_the_replacement_character_in_every_language() -> None:
     assert normalise("a\ud800b", "en") == "a\ufffdb"
     assert normalise("我\udfff爱", "zh") == "我\ufffd爱"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Tom 说: OK!", ["tom", "说", "ok"]),
+        ("He didn't, and she doesn’t.", ["he", "didn't", "and", "she", "doesn’t"]),
+        ("rock 'n' roll", ["rock", "n", "roll"]),
+        ("'quoted'", ["quoted"]),
+        ("well-known snake_case", ["well", "known", "snake", "case"]),
+        ("STRASSE Straße", ["strasse", "strasse"]),
+        ("我爱iPhone15手机", ["我", "爱", "iphone15", "手", "机"]),
+        ("ひらカタ漢字", [*"ひらカタ漢字"]),
+        ("𠮷野家", ["𠮷", "野", "家"]),
+        ("สวัสดี", [*"สวัสดี"]),
+        ("한국어 문장", ["한국어", "문장"]),  # has spaces
+        ("Привет, мир", ["привет", "мир"]),
+        ("3.14 + 15%", ["3", "14", "15"]),
+        ("…?! 。", []),
+        ("", []),
+    ],
+)
+def test_units(text: str, expected: list[str]) -> None:
+    assert units(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Tom 说: OK!", 2.5),
+        ("他喜欢猫。", 2.0),
+        ("He doesn't know.", 3.0),
+        ("ひらカタ漢字", 3.0),
+        ("𠮷", 0.5),
+        ("한국어 문장", 2.0),
+        ("!", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_word_count(text: str, words: float) -> None:
+    assert word_count(text) == words
+
+
+# One letter case, no apostrophes: what is left is to tell three kinds of characters apart.
+PLAIN = st.text(st.sampled_from("abcxyz059éжд한국 .,!?_-。，…（他喜欢猫ぁんァンกาㄱ𠮷豈"))
+
+
+@unhurried
+@given(PLAIN)
+def test_units_are_found_by_walking_through_the_characters_too(text: str) -> None:
+    found: list[str] = []
+    inside = False
+    for character in text:
+        if re.match(f"[{UNSPACED}]", character):
+            found.append(character)
+            inside = False
+        elif character.isalnum():
+            if inside:
+                found[-1] += character
+            else:
+                found.append(character)
+            inside = True
+        else:
+            inside = False
+    assert units(text) == found
+    alone = sum(len(unit) == 1 and bool(re.match(f"[{UNSPACED}]", unit)) for unit in found)
+    assert word_count(text) == len(found) - alone / 2
+
+
+@unhurried
+@given(st.text(), st.text())
+def test_words_of_two_texts_add_up(first: str, second: str) -> None:
+    assert word_count(f"{first} {second}") == word_count(first) + word_count(second)
+
+
+@unhurried
+@given(st.text())
+def test_units_are_the_text_in_its_order_without_what_is_between(text: str) -> None:
+    folded, place = text.casefold(), 0
+    for unit in units(text):
+        start = folded.index(unit, place)
+        assert not any(c.isalnum() for c in folded[place:start])  # nor leave a letter or digit out
+        assert unit
+        place = start + len(unit)
+    assert not any(c.isalnum() for c in folded[place:])

@@ -110,10 +110,22 @@ def test_the_exit_code_says_whether_the_promises_hold(
 
     monkeypatch.setattr("mtdistill.distillation.measuring.measure_student", measure)
     monkeypatch.setattr("mtdistill.report.render", lambda card: f"promises kept: {card.keeps_promises}")
-    called = run("test", "--model_path", "a.pt", "--teacher", "t", "--output", "o")
+    options = ("--teacher", "t", "--output", "o", "--data", "x.tsv", "--data", "y.tsv", "--quick", "--comet", "c.ckpt")
+    called = run("test", "--model_path", "a.pt", *options)
     assert called.code == code
     assert called.out == f"promises kept: {kept}\n"
-    assert asked == [(Path("a.pt"), {"teacher": "t", "output": "o"})]
+    assert asked == [
+        (
+            Path("a.pt"),
+            {
+                "teacher": "t",
+                "output": "o",
+                "data": ["x.tsv", "y.tsv"],
+                "thorough": False,
+                "comet_model": Path("c.ckpt"),
+            },
+        )
+    ]
 
 
 def test_a_student_that_cannot_be_tested(run: Any, student: str) -> None:

@@ -90,7 +90,7 @@ def test_the_report_is_readable_and_the_one_returned(finished: RunResult) -> Non
     card = ReportCard.from_json((finished.folder / "report.json").read_text(encoding="utf-8"))
     assert card == finished.report
     assert card.teacher.parameters > card.student.parameters
-    assert card.retention.ratio > 0.5
+    assert card.quality.retention.ratio > 0.5
     assert card.random_bleu is not None
     assert card.training_seconds is not None
     assert 0 < card.training_seconds < finished.seconds
@@ -98,7 +98,7 @@ def test_the_report_is_readable_and_the_one_returned(finished: RunResult) -> Non
 
 def test_slicing_beats_random_weights_at_the_same_budget(finished: RunResult) -> None:
     assert finished.report.random_bleu is not None
-    assert finished.report.random_bleu < finished.report.student.quality.bleu
+    assert finished.report.random_bleu < finished.report.quality.student.bleu
 
 
 def test_the_student_is_the_best_by_validation(finished: RunResult) -> None:
@@ -134,9 +134,9 @@ def test_an_interrupted_run_that_is_resumed_ends_as_the_uninterrupted_one(
         assert weights.keys() == expected.keys()
         assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
         assert scores(resumed.folder) == scores(older)
-        assert resumed.report.student == finished.report.student
+        assert resumed.report.qualities == finished.report.qualities
         assert resumed.report.success == finished.report.success
-        assert finished.report.retention == resumed.report.retention
+        assert finished.report.by_length == resumed.report.by_length
     finally:
         replaced = Path(config.output) / "resumed"
         finished.folder.rename(replaced)
@@ -148,7 +148,7 @@ def test_a_student_is_tested_again_from_its_file(finished: RunResult, capsys: py
     assert "BLEU" in capsys.readouterr().out
     card = ReportCard.from_json((finished.folder / "report.json").read_text(encoding="utf-8"))
     assert card.measured_at >= finished.report.measured_at
-    assert card.student == finished.report.student
+    assert card.qualities == finished.report.qualities
     assert (card.training_seconds, card.random_bleu) == (finished.report.training_seconds, finished.report.random_bleu)
 
 
@@ -156,7 +156,7 @@ def test_testing_the_random_baseline_leaves_the_report_alone(finished: RunResult
     before = (finished.folder / "report.json").read_bytes()
     baseline = finished.folder / "random-baseline" / "checkpoints" / "student_best.pt"
     card = mtdistill.measure_student(baseline)
-    assert card.student.quality.bleu == pytest.approx(finished.report.random_bleu)
+    assert card.quality.student.bleu == pytest.approx(finished.report.random_bleu)
     assert (finished.folder / "report.json").read_bytes() == before
 
 

@@ -219,6 +219,7 @@ def full_card() -> ReportCard:
     return report_card(
         speed_ups=many_speed_ups(),
         promised_speed_ups=4,
-        promises=promises(speed_up=1.87, quality_retention=0.612),
+        qualities=(beam_quality(1, 24.31, 16.88), beam_quality(4, 25.02, 17.41)),
+        promises=promises(speed_up=1.87, quality_retention=16.88 / 24.31),
         verdict="missed",
     )

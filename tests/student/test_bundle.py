@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import io
 import json
 import pickle
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
+from safetensors.torch import load_file
+from transformers import GenerationConfig, PreTrainedTokenizerFast, T5ForConditionalGeneration
 
-from mtdistill.decoding import HuggingFaceTranslator
+from mtdistill.decoding import DEFAULT_MAX_NEW_TOKENS, HuggingFaceTranslator
 from mtdistill.errors import CheckpointError
 from mtdistill.student.bundle import FORMAT_VERSION, Student, load_student, save_bundle, save_folder
 
@@ -246,3 +248,71 @@ def test_a_folder_of_another_tool_has_no_info(student: Student, tmp_path: Path) 
     folder = save_as_folder(student, tmp_path / "student")
     (folder / "mtdistill.json").unlink()
     assert load_student(folder).info == {}
+
+
+HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+
+
+class TestHalfPrecision:
+    @HALVES
+    def test_every_weight_is_stored_in_it(self, dtype: torch.dtype, student: Student, tmp_path: Path) -> None:
+        save_folder(student, tmp_path / "half", dtype)
+        save_folder(student, tmp_path / "whole")
+        half, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("half", "whole"))
+        assert half.keys() == whole.keys()  # a tied table once
+        assert {tensor.dtype for tensor in half.values()} == {dtype}
+        assert {tensor.dtype for tensor in whole.values()} == {torch.float32}
+        for name, tensor in half.items():
+            assert torch.equal(tensor, whole[name].to(dtype)), name
+        config = json.loads((tmp_path / "half" / "config.json").read_text(encoding="utf-8"))
+        assert config["dtype"] == str(dtype).removeprefix("torch.")
+
+    @HALVES
+    def test_the_folder_is_loaded_and_translates(self, dtype: torch.dtype, student: Student, tmp_path: Path) -> None:
+        save_folder(student, tmp_path / "half", dtype)
+        loaded = load_student(tmp_path / "half")
+        assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
+        assert loaded.model.lm_head.weight is loaded.model.shared.weight
+        assert loaded.info == INFO
+        assert loaded.tokenizer([SOURCE])["input_ids"] == student.tokenizer([SOURCE])["input_ids"]
+        rounding = 8 if dtype == torch.bfloat16 else 1  # bits of the fraction: 7 and 10
+        assert torch.allclose(logits(loaded), logits(student), atol=0.05 * rounding)
+        translator = HuggingFaceTranslator(loaded.model, loaded.tokenizer, source_lang="zh")
+        assert translator.translate([SOURCE])[0].text == "the teacher likes the cat."
+
+    @HALVES
+    def test_the_model_in_memory_stays_as_it_is(self, dtype: torch.dtype, student: Student, tmp_path: Path) -> None:
+        student.model.generation_config.max_new_tokens = 7
+        weights, config = copy.deepcopy(student.model.state_dict()), student.model.config.to_dict()
+        save_folder(student, tmp_path / "half", dtype)
+        assert student.model.state_dict().keys() == weights.keys()
+        for name, tensor in student.model.state_dict().items():
+            assert tensor.dtype == torch.float32
+            assert torch.equal(tensor, weights[name]), name
+        assert student.model.config.to_dict() == config
+        assert student.model.generation_config.max_new_tokens == 7
+        assert student.model.lm_head.weight is student.model.shared.weight
+        assert student.model.dtype == torch.float32
+
+
+class TestGenerationOfOthers:
+    """What transformers does with a folder on its own, without our translators."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+    def test_the_folder_says_how_long_a_translation_may_be(
+        self, dtype: torch.dtype, student: Student, tmp_path: Path
+    ) -> None:
+        save_folder(student, tmp_path / "student", dtype)
+        assert GenerationConfig.from_pretrained(tmp_path / "student").max_new_tokens == DEFAULT_MAX_NEW_TOKENS
+
+    def test_long_texts_are_not_cut_at_20_tokens(self, student: Student, tmp_path: Path) -> None:
+        end = student.tokenizer.eos_token_id
+        student.model.lm_head.weight = torch.nn.Parameter(student.model.lm_head.weight.detach().clone())
+        with torch.no_grad():
+            student.model.lm_head.weight[end] = 0  # hardly ever the most likely token
+        student.model.config.tie_word_embeddings = False
+        save_folder(student, tmp_path / "student")
+        loaded = T5ForConditionalGeneration.from_pretrained(tmp_path / "student")
+        inputs = student.tokenizer(["他喜欢猫。" * 10], return_tensors="pt")
+        output = loaded.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        assert 21 < output.shape[1] <= 1 + DEFAULT_MAX_NEW_TOKENS

@@ -5,6 +5,7 @@ Imported by output_checks, evaluation and everything above; imports text, messag
 
 from mtdistill.decoding.ctranslate2 import ComputeType, CTranslate2Translator, Quantization, convert_to_ctranslate2
 from mtdistill.decoding.huggingface import HuggingFaceTranslator
+from mtdistill.decoding.onnx import OnnxPrecision, OnnxTranslator
 from mtdistill.decoding.translator import DEFAULT_MAX_NEW_TOKENS, Translation, Translator
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "CTranslate2Translator",
     "ComputeType",
     "HuggingFaceTranslator",
+    "OnnxPrecision",
+    "OnnxTranslator",
     "Quantization",
     "Translation",
     "Translator",

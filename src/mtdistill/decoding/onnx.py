@@ -177,6 +177,9 @@ def _is_cross(name: str) -> bool:
 
 def _stored(folder: Path, precision: OnnxPrecision | None) -> tuple[OnnxPrecision, list[Path]]:
     """The precision to load, and its encoder and decoder."""
+    for name in ("config.json", "tokenizer.json"):  # without the latter transformers makes up an empty tokenizer
+        if not (folder / name).is_file():
+            raise FileNotFoundError(tr(en=f"no {name}", zh=f"没有 {name}"))
     wanted: tuple[OnnxPrecision, ...] = ("float32", "int8") if precision is None else (precision,)
     for each in wanted:
         for suffix in _SUFFIXES[each]:
@@ -198,7 +201,9 @@ def _check(encoder: Any, decoder: Any, pieces: int) -> None:
         and any(map(_is_cross, past))
     )
     if not fitting:
-        raise ValueError(tr(en=f"graphs of another kind: {', '.join(inputs)}", zh=f"其他类型的计算图：{', '.join(inputs)}"))
+        raise ValueError(
+            tr(en=f"graphs of another kind: {', '.join(inputs)}", zh=f"其他类型的计算图：{', '.join(inputs)}")
+        )
     if pieces > outputs["logits"].shape[-1]:
         rows = outputs["logits"].shape[-1]
         raise ValueError(tr(en=f"a tokenizer of {pieces} pieces, a model of {rows}",

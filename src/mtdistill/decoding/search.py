@@ -3,7 +3,6 @@
 Imported by decoding.onnx; imports numpy only.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -35,12 +34,12 @@ def search(decoding: Decoding, sentences: int, *, start_id: int, end_id: int, be
         beam_size: hypotheses kept; 1 is greedy.
         max_new_tokens: cap of an output, end mark included, > 0.
     """
-    run: Callable[[Decoding, int, int, int, int, int], list[list[int]]] = _beam if beam_size > 1 else _greedy
-    return run(decoding, sentences, start_id, end_id, max_new_tokens, beam_size)
+    if beam_size == 1:
+        return _greedy(decoding, sentences, start_id, end_id, max_new_tokens)
+    return _beam(decoding, sentences, start_id, end_id, max_new_tokens, beam_size)
 
 
-def _greedy(decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int, _: int
-            ) -> list[list[int]]:  # fmt: skip
+def _greedy(decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int) -> list[list[int]]:
     outputs: list[list[int]] = [[] for _ in range(sentences)]
     going, last_ids = np.arange(sentences), np.full(sentences, start_id)
     for _ in range(max_new_tokens):
@@ -56,8 +55,9 @@ def _greedy(decoding: Decoding, sentences: int, start_id: int, end_id: int, max_
     return outputs
 
 
-def _beam(decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int, beam_size: int
-          ) -> list[list[int]]:  # fmt: skip
+def _beam(
+    decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int, beam_size: int
+) -> list[list[int]]:
     """The search of CTranslate2, and of transformers with ``early_stopping``: log-probability per token decides.
 
     A sentence is finished once `beam_size` of its hypotheses have ended, each among the best `beam_size` of its step.
@@ -71,8 +71,11 @@ def _beam(decoding: Decoding, sentences: int, start_id: int, end_id: int, max_ne
         values, parents, tokens = _best(decoding.step(last_ids), scores, 2 * beam_size)
         next_going, next_beams, next_scores, rows = [], [], [], []
         for place, sentence in enumerate(going):
-            hypotheses, kept = [], []
-            for rank, (value, parent, token) in enumerate(zip(values[place], parents[place], tokens[place], strict=True)):
+            hypotheses: list[list[int]] = []
+            kept: list[int] = []
+            for rank, (value, parent, token) in enumerate(
+                zip(values[place], parents[place], tokens[place], strict=True)
+            ):
                 ids = [*beams[place][parent], int(token)]
                 if rank < beam_size and (token == end_id or length == max_new_tokens):
                     ended[sentence].append((float(value) / length, ids))

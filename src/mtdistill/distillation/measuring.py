@@ -157,7 +157,7 @@ def measure_student(
     config = model.config if "config" in model.info else None
     if config is not None and config.training.threads:
         torch.set_num_threads(config.training.threads)
-    loaded = load_teacher(teacher or (config.teacher.path if config else str(path)))
+    loaded = _teacher_of(model, config, teacher)
     test_set = test_set_of(model, data, output, display)
     folder = report_folder(model)
     earlier = find_card(folder) if not data else None
@@ -193,3 +193,12 @@ def write_reports(card: ReportCard, folder: Path, name: str = "report") -> None:
 def report_folder(model: FoundModel) -> Path | None:
     """Where the report of a model belongs; None: nowhere."""
     return model.path if model.student is None else run_folder_of(model.path)
+
+
+def _teacher_of(model: FoundModel, config: RunConfig | None, given: str | None) -> Teacher:
+    path = given or (config.teacher.path if config else None)
+    if path:
+        return load_teacher(path)
+    if model.student is None or not model.source_lang or not model.target_lang:
+        raise model.made_elsewhere()
+    return Teacher(model.student.model, model.student.tokenizer, model.path, model.source_lang, model.target_lang)

@@ -82,13 +82,17 @@ def quality_by(
 def worst_sentences(
     student: Sequence[str], teacher: Sequence[str], references: Sequence[Sequence[str]], count: int = 20
 ) -> tuple[SentenceScore, ...]:
-    """The sentences whose student translation falls furthest behind the teacher's in sentence chrF2, worst first."""
+    """The sentences whose student translation falls furthest behind the teacher's in sentence chrF2, worst first.
+
+    At most `count` of them; where the student is as good or better there is nothing to show.
+    """
     scores = [
         SentenceScore(row, sentence_chrf(teacher[row], refs), sentence_chrf(student[row], refs))
         for row, refs in enumerate(references)
         if student[row] != teacher[row]
     ]
-    return tuple(sorted(scores, key=lambda score: score.student_chrf - score.teacher_chrf)[:count])
+    behind = [score for score in scores if score.student_chrf < score.teacher_chrf]
+    return tuple(sorted(behind, key=lambda score: score.student_chrf - score.teacher_chrf)[:count])
 
 
 def rarest_piece_counts(source_ids: Sequence[Sequence[int]], counts: npt.NDArray[np.int64]) -> list[int]:
@@ -98,7 +102,7 @@ def rarest_piece_counts(source_ids: Sequence[Sequence[int]], counts: npt.NDArray
         source_ids: pieces of each source, the end mark included.
         counts: (vocabulary,), occurrences of each piece in the training sources.
     """
-    return [int(min(counts[ids], default=0)) for ids in map(np.asarray, source_ids)]
+    return [min((int(counts[piece]) for piece in ids), default=0) for ids in source_ids]
 
 
 def _merged(edges: Sequence[int], sizes: npt.NDArray[np.int64]) -> list[int]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtdistill.decoding import ComputeType, CTranslate2Translator
+from mtdistill.text import normalise
 
 SENTENCES = 256
 
@@ -48,6 +49,9 @@ def _status_kib(name: str) -> int:
 
 
 def _main(folder: str, source_lang: str, compute_type: ComputeType) -> None:
+    import ctranslate2  # noqa: F401 (now, for its own memory and OpenCC's are not the model's)
+
+    normalise("", source_lang)
     sources = sys.stdin.buffer.read().decode().split("\n")
     before = _status_kib("VmRSS")
     translator = CTranslate2Translator.open(Path(folder), source_lang=source_lang, compute_type=compute_type)

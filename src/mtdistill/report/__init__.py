@@ -1,6 +1,7 @@
 """The report card: what was promised, what was measured, and what to do about the difference.
 
-Data first (`ReportCard`, with its JSON), shown second (`render`). Knows nothing of training: a student that was trained
+Data first (`ReportCard`, with its JSON), shown second: on a terminal (`render`), as a page (`write_html`), beside other
+students (`render_comparison`, `write_comparison_html`). Knows nothing of training: a student that was trained
 elsewhere, or long ago, gets the same card. Imported by distillation and the command line; imports evaluation, data,
 decoding, config, messages.
 """
@@ -8,6 +9,9 @@ decoding, config, messages.
 from mtdistill.report.advice import advice
 from mtdistill.report.building import Contestant, Duel, TestSet, build_report
 from mtdistill.report.card import BeamQuality, CometScores, ModelCard, Promise, ReportCard, Sample, WorstSample
+from mtdistill.report.comparison import render_comparison, write_comparison_html
+from mtdistill.report.finding import find_card, read_cards
+from mtdistill.report.html import write_html
 from mtdistill.report.rendering import render
 
 __all__ = [
@@ -23,5 +27,10 @@ __all__ = [
     "WorstSample",
     "advice",
     "build_report",
+    "find_card",
+    "read_cards",
     "render",
+    "render_comparison",
+    "write_comparison_html",
+    "write_html",
 ]

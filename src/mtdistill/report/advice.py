@@ -2,7 +2,7 @@
 
 from mtdistill.messages import tr
 from mtdistill.report.card import ReportCard
-from mtdistill.report.wording import check_name, class_name, condition, milliseconds, millions, percent
+from mtdistill.report.wording import check_name, class_name, condition, millions, milliseconds, percent
 
 
 def advice(card: ReportCard) -> list[str]:

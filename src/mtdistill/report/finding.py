@@ -24,13 +24,18 @@ def read_cards(paths: Sequence[Path]) -> dict[str, ReportCard]:
 
     Args:
         paths: run folders, exports, or report files. The name is the folder's, with as many of the folders above it as
-            it takes to tell the cards apart.
+            it takes to tell the cards apart; the path where two cards are in one folder.
 
     Raises:
         DataError: no card there, or one that cannot be read.
     """
-    files = [(path / REPORT_FILE if path.is_dir() else path).absolute() for path in paths]
-    return {name: _read(file) for name, file in zip(_names([file.parent for file in files]), files, strict=True)}
+    files = [_file(path).absolute() for path in paths]
+    return {name: _read(file) for name, file in zip(_names(files), files, strict=True)}
+
+
+def _file(path: Path) -> Path:
+    """The report file that is meant; what is not there is taken for a folder unless it is named like a file."""
+    return path if path.is_file() or (path.suffix == ".json" and not path.is_dir()) else path / REPORT_FILE
 
 
 def _read(file: Path) -> ReportCard:
@@ -47,10 +52,11 @@ def _read(file: Path) -> ReportCard:
         ) from error
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def _names(files: Sequence[Path]) -> list[str]:
+    folders = [file.parent for file in files]
     longest = max((len(folder.parts) for folder in folders), default=0)
     for depth in range(1, longest + 1):
-        names = ["/".join(folder.parts[-depth:]) for folder in folders]
-        if len(set(names)) == len(set(folders)):
+        names = [Path(*folder.parts[-depth:]).as_posix() for folder in folders]
+        if len(set(names)) == len(set(files)):
             return names
-    return list(map(str, folders))
+    return list(map(str, files))  # several in one folder

@@ -33,7 +33,8 @@ from mtdistill.report.tables import (
 SAMPLES_SHOWN = 5
 WORST_SHOWN = 5
 _LONGEST = 200  # characters of a translation, which may be a loop of hundreds of tokens
-_LONGEST_EXAMPLE = 80
+_LONGEST_EXAMPLE = 60
+_UNBROKEN = 14  # cells; a word column that is no wider is not folded
 
 
 def render(card: ReportCard) -> RenderableType:
@@ -61,7 +62,7 @@ def _parts(card: ReportCard) -> Iterator[RenderableType]:
     yield _sentences(tr(en="Samples", zh="译文样例"), card.samples[:SAMPLES_SHOWN])
     paragraphs = advice(card)
     if paragraphs:
-        yield Text(f"\n{tr(en='What to do', zh='建议')}", style="bold")
+        yield _heading(tr(en="What to do", zh="建议"))
         for paragraph in paragraphs:
             yield Padding(Text(f"- {plain(paragraph)}"), (0, 2, 0, 2))
     yield _conditions(card)
@@ -72,36 +73,42 @@ def plain(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
-def drawn(table: TextTable) -> Table:
-    """A table of texts for a terminal."""
+def drawn(table: TextTable) -> RenderableType:
+    """A table of texts for a terminal, under its title."""
+    grid = _grid(table)
+    for number, row in enumerate(table.rows):
+        cells = (Text("\n".join(map(plain, cell.split("\n")))) for cell in row)
+        grid.add_row(*cells, style="bold" if number in table.marked else None)
+    return Group(_heading(table.title), grid) if table.title else grid
+
+
+def _grid(table: TextTable) -> Table:
+    """Headings without rows. Short words and numbers are never broken; headings are, at the spaces they have."""
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     columns = tuple(zip(*table.rows, strict=True)) or ((),) * len(table.columns)
-    shown = Table(
-        title=table.title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
     for number, (heading, cells) in enumerate(zip(table.columns, columns, strict=True)):
-        # A column of numbers is never broken; its heading is, at the spaces it has.
-        widest = max(map(cell_len, (*heading.split(), *(line for cell in cells for line in cell.split("\n")))), default=0)
-        words = number in table.words
-        shown.add_column(
+        parts = [*heading.split(), *(line for cell in cells for line in cell.split("\n"))]
+        widest = max(map(cell_len, parts), default=0)
+        grid.add_column(
             heading,
-            justify="left" if words else "right",
-            min_width=None if words else widest,
+            justify="left" if number in table.words else "right",
+            min_width=widest if number not in table.words or widest <= _UNBROKEN else None,
             overflow="fold",
             header_style="dim",
-            vertical="top",
         )
-    for number, row in enumerate(table.rows):
-        style = "bold" if number in table.marked else None
-        shown.add_row(*(Text("\n".join(map(plain, cell.split("\n")))) for cell in row), style=style)
-    return shown
+    return grid
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
 
 
 def _promises(card: ReportCard) -> Table:
     table = promise_table(card)
-    shown = drawn(TextTable(table.title, table.columns, (), table.words))
+    grid = _grid(table)
     for promise, (*cells, kept, remark) in zip(card.promises, table.rows, strict=True):
-        shown.add_row(*cells, Text(kept, style="green" if promise.kept else "red"), Text(remark, style="dim"))
-    return shown
+        grid.add_row(*cells, Text(kept, style="green" if promise.kept else "red"), Text(remark, style="dim"))
+    return grid
 
 
 def _side_by_side(tables: Sequence[TextTable]) -> Table:
@@ -128,10 +135,8 @@ def _speed(card: ReportCard) -> Iterator[RenderableType]:
     )
     lines = [("●" if row in table.marked else "", *cells[1:]) for row, cells in enumerate(table.rows)]
     widths = [max(map(cell_len, column)) for column in zip(headings, *lines, strict=True)]
-    yield Text.assemble(
-        (f"\n{tr(en='Speed, ms per sentence', zh='速度（毫秒/句）')}", "bold"),
-        (tr(en="   ● held against the promise", zh="   ● 与承诺比较的条件"), "dim"),
-    )
+    heading = _heading(tr(en="Speed, ms per sentence", zh="速度（毫秒/句）"))
+    yield heading.append(tr(en="   ● held against the promise", zh="   ● 与承诺比较的条件"), "not bold dim")
     yield _line(headings, widths, "dim")
     by_engine = sorted(zip(table.rows, lines, strict=True), key=lambda both: _first_row(table, both[0][0]))
     for engine, group in groupby(by_engine, key=lambda both: both[0][0]):
@@ -149,7 +154,7 @@ def _line(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:
     return Text(" ".join(padded), style=style)
 
 
-def _failures(card: ReportCard) -> Table:
+def _failures(card: ReportCard) -> RenderableType:
     success = card.success
     return drawn(
         TextTable(
@@ -163,8 +168,8 @@ def _failures(card: ReportCard) -> Table:
             rows=tuple(
                 (
                     wording.check_name(check),
-                    wording.count_and_share(success.failures.get(check, 0), card.sentences),
-                    wording.count_and_share(success.teacher_failures.get(check, 0), card.sentences),
+                    wording.student_failures(card, check),
+                    wording.teacher_failures(card, check),
                     _example((*success.examples.get(check, ()), *success.teacher_examples.get(check, ()))),
                 )
                 for check in wording.failed_checks(card)
@@ -181,8 +186,8 @@ def _example(examples: Sequence[FailedExample]) -> str:
     return f"{wording.shortened(plain(source), _LONGEST_EXAMPLE)}\n→ {wording.shortened(plain(hypothesis), _LONGEST_EXAMPLE)}"
 
 
-def _sentences(title: str, samples: Sequence[Sample]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
+def _sentences(title: str, samples: Sequence[Sample]) -> RenderableType:
+    table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for number, sample in enumerate(samples):
@@ -198,7 +203,7 @@ def _sentences(title: str, samples: Sequence[Sample]) -> Table:
         table.add_row(tr(en="reference", zh="参考"), Text(_cut(sample.references[0])))
         table.add_row(tr(en="teacher", zh="教师"), teacher)
         table.add_row(tr(en="student", zh="学生"), student)
-    return table
+    return Group(_heading(title), table)
 
 
 def _cut(text: str) -> str:

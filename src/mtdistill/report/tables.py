@@ -12,12 +12,13 @@ from mtdistill.report.card import ModelCard, ReportCard
 from mtdistill.report.wording import (
     class_name,
     engine_name,
+    expected,
     kept_or_missed,
-    milliseconds,
+    measured,
     millions,
+    milliseconds,
     percent,
     promise_name,
-    promised,
     remark,
     span,
     threads,
@@ -53,8 +54,8 @@ def promise_table(card: ReportCard) -> TextTable:
         rows=tuple(
             (
                 promise_name(promise.name),
-                promised(promise, promise.expected, digits=0),
-                promised(promise, promise.measured),
+                expected(promise),
+                measured(promise),
                 kept_or_missed(promise),
                 remark(card, promise.name),
             )
@@ -104,12 +105,12 @@ def quality_table(card: ReportCard) -> TextTable:
         title=tr(en="Quality", zh="质量"),
         columns=(
             "",
-            f"BLEU {teacher}",
-            f"BLEU {student}",
+            f"BLEU\n{teacher}",
+            f"BLEU\n{student}",
             tr(en="retention", zh="保留"),
-            tr(en="95 % interval", zh="95% 区间"),
-            f"chrF2 {teacher}",
-            f"chrF2 {student}",
+            tr(en="95 %\ninterval", zh="95%\n区间"),
+            f"chrF2\n{teacher}",
+            f"chrF2\n{student}",
         ),
         rows=tuple(rows),
     )

@@ -6,8 +6,11 @@ Knows nothing of how they are drawn. Imported by every module that shows a card;
 from collections.abc import Sequence
 
 from mtdistill.evaluation import SpeedUp, Timing
+from mtdistill.evaluation.success import FAR_BELOW_TEACHER
 from mtdistill.messages import tr
 from mtdistill.report.card import Promise, PromiseName, ReportCard
+
+_SHARES = ("success_rate", "quality_retention")  # promises in percent; the others are factors
 
 
 def percent(ratio: float, digits: int = 1) -> str:
@@ -41,6 +44,11 @@ def title(card: ReportCard) -> str:
     return f"{tr(en='Report card', zh='成绩单')} · {card.preset} · {card.source_lang}→{card.target_lang}"
 
 
+def measured_at(card: ReportCard) -> str:
+    """Day and minute."""
+    return f"{card.measured_at[:16].replace('T', ' ')} UTC"
+
+
 def verdict(card: ReportCard) -> str:
     """The verdict as a sentence without its full stop."""
     missed = sum(not promise.kept for promise in card.promises)
@@ -63,11 +71,14 @@ def promise_name(name: PromiseName) -> str:
     }[name]
 
 
-def promised(promise: Promise, value: float, digits: int = 1) -> str:
-    """A promised or measured value in the unit of its promise."""
-    if promise.name in ("success_rate", "quality_retention"):
-        return percent(value, digits)
-    return times(value)
+def expected(promise: Promise) -> str:
+    """What was promised, as a preset writes it."""
+    return f"{100 * promise.expected:g} %" if promise.name in _SHARES else f"{promise.expected:g}x"
+
+
+def measured(promise: Promise) -> str:
+    """What was measured."""
+    return percent(promise.measured) if promise.name in _SHARES else times(promise.measured)
 
 
 def kept_or_missed(promise: Promise) -> str:
@@ -99,7 +110,7 @@ def check_name(check: str) -> str:
         "copy": tr(en="copies the source", zh="照抄原文"),
         "wrong_script": tr(en="wrong script", zh="文字错误"),
         "same_output": tr(en="same text as for others", zh="与多句译文相同"),
-        "far_below_teacher": tr(en="far below the teacher", zh="远逊于教师"),
+        FAR_BELOW_TEACHER: tr(en="far below the teacher", zh="远逊于教师"),
     }
     return names.get(check, check)
 
@@ -109,9 +120,20 @@ def failed_checks(card: ReportCard) -> list[str]:
     return list(dict.fromkeys([*card.success.failures, *card.success.teacher_failures]))
 
 
-def count_and_share(count: int, sentences: int) -> str:
-    """``12 (0.8 %)``."""
-    return f"{count} ({percent(count / sentences)})"
+def student_failures(card: ReportCard, check: str) -> str:
+    """How many translations of the student fail this check, ``12 (0.8 %)``."""
+    return _count_and_share(card.success.failures.get(check, 0), card.sentences)
+
+
+def teacher_failures(card: ReportCard, check: str) -> str:
+    """Likewise of the teacher, which is not compared with itself."""
+    if check == FAR_BELOW_TEACHER:
+        return "–"
+    return _count_and_share(card.success.teacher_failures.get(check, 0), card.sentences)
+
+
+def _count_and_share(count: int, sentences: int) -> str:
+    return f"{count} ({percent(count / sentences)})" if count else "0"
 
 
 def class_name(low: int, high: int | None) -> str:
@@ -198,7 +220,7 @@ def conditions(card: ReportCard) -> list[tuple[str, str]]:
                 ),
             )
         )
-    found.append((tr(en="measured", zh="测量"), f"{card.measured_at}, mtdistill {card.mtdistill_version}"))
+    found.append((tr(en="measured", zh="测量"), f"{measured_at(card)}, mtdistill {card.mtdistill_version}"))
     return found
 
 

@@ -13,7 +13,7 @@ from mtdistill.data.prepared import PreparedData, prepare_data
 from mtdistill.data.tokenizer import load_tokenizer
 from mtdistill.decoding import CTranslate2Translator, HuggingFaceTranslator, OnnxTranslator, Translator
 from mtdistill.display import Display
-from mtdistill.errors import CheckpointError
+from mtdistill.errors import CheckpointError, ConfigError
 from mtdistill.messages import tr
 from mtdistill.modeling.folder import INFO_FILE, read_info
 from mtdistill.student.bundle import Student, load_student
@@ -66,12 +66,12 @@ class FoundModel:
         """Settings of the run it comes from.
 
         Raises:
-            CheckpointError: it does not say how it was made.
-            ConfigError: it does, in a way this version does not understand.
+            CheckpointError: it does not say how it was made, or not in a way this version understands.
         """
-        if not isinstance(self.info.get("config"), dict):
-            raise self.made_elsewhere()
-        return build_config(self.info["config"], str(self.path))
+        try:
+            return build_config(self.info["config"], str(self.path))
+        except (KeyError, TypeError, ConfigError) as error:
+            raise self.made_elsewhere() from error
 
     def translator(self, threads: int = 1) -> Translator:
         """What translates with it, in the engine and number format of its files."""
@@ -138,7 +138,10 @@ def prepared_data_of(model: FoundModel, output: str | None, display: Display) ->
         raise model.made_elsewhere()
     config = model.config if "config" in model.info else None
     tokenizer = model.student.tokenizer if model.student else load_tokenizer(model.path)
-    data = config.data if config else DataConfig(source_lang=model.source_lang, target_lang=model.target_lang)
+    try:
+        data = config.data if config else DataConfig(source_lang=model.source_lang, target_lang=model.target_lang)
+    except ValueError as error:  # what stands there is no language code
+        raise model.made_elsewhere() from error
     root = output or (config.output if config else RunConfig.model_fields["output"].default)
     return prepare_data(data, Path(root) / "data", tokenizer, display.say)
 

@@ -1,0 +1,118 @@
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+from unittest.mock import Mock
+
+import pytest
+import torch
+from transformers.utils.logging import enable_progress_bar, is_progress_bar_enabled
+
+from mtdistill.decoding import CTranslate2Translator, Quantization, Translation, Translator, convert_to_ctranslate2
+from mtdistill.errors import CheckpointError
+
+Corpus = list[tuple[str, str]]
+Build = Callable[..., Translator]
+
+
+def from_model(teacher: Any, **options: Any) -> CTranslate2Translator:
+    model, tokenizer = teacher
+    return CTranslate2Translator.from_model(model, tokenizer, source_lang="zh", **options)
+
+
+class TestOpening:
+    def test_names_its_conditions(self, build: Build) -> None:
+        translator = build("CTranslate2", threads=2)
+        assert (translator.engine, translator.precision, translator.threads) == ("CTranslate2", "float32", 2)
+
+    def test_computes_in_another_format_than_the_stored_one(self, build: Build, learnt: dict[str, Translation]) -> None:
+        translator = build("CTranslate2", compute_type="int8")
+        outputs = translator.translate(list(learnt))
+        assert sum(output.text == known.text for output, known in zip(outputs, learnt.values(), strict=True)) > 150
+        assert translator.precision == "int8"
+        assert translator._engine_model.compute_type == "int8_float32"  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize("damage", ["empty", "no model.bin", "half of model.bin", "no tokenizer"])
+    def test_refuses_what_is_no_model(self, damage: str, ctranslate2_folder: Path, tmp_path: Path) -> None:
+        if damage != "empty":
+            for file in ctranslate2_folder.iterdir():
+                (tmp_path / file.name).write_bytes(file.read_bytes())
+        if damage == "no model.bin":
+            (tmp_path / "model.bin").unlink()
+        elif damage == "half of model.bin":
+            whole = (tmp_path / "model.bin").read_bytes()
+            (tmp_path / "model.bin").write_bytes(whole[: len(whole) // 2])
+        elif damage == "no tokenizer":
+            for file in tmp_path.glob("tokenizer*"):
+                file.unlink()
+        with pytest.raises(CheckpointError, match=r"got .*Error: .*accepted a folder with model\.bin"):
+            CTranslate2Translator.open(tmp_path, source_lang="zh")
+
+    def test_asks_ctranslate2_for_what_it_was_asked(self, tiny_teacher: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine_model = Mock()
+        engine_model.translate_batch.return_value = [Mock(hypotheses=[[]])]
+        opened = Mock(return_value=engine_model)
+        monkeypatch.setattr("ctranslate2.Translator", opened)
+        from_model(tiny_teacher, threads=3, max_new_tokens=1000).translate(["q" * 500])
+        assert (opened.call_args.kwargs["intra_threads"], opened.call_args.kwargs["inter_threads"]) == (3, 1)
+        assert engine_model.translate_batch.call_args.kwargs["max_decoding_length"] == 1000  # 256 by default
+
+
+class TestFromAHuggingFaceFolder:
+    def test_nothing_stays_behind(
+        self, tiny_teacher_folder: Path, learnt: dict[str, Translation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        before = {path.name for path in tiny_teacher_folder.iterdir()}
+        translator = CTranslate2Translator.from_folder(tiny_teacher_folder, source_lang="zh")
+        assert {path.name for path in tiny_teacher_folder.iterdir()} == before
+        assert list(tmp_path.iterdir()) == []
+        source = next(iter(learnt))
+        assert translator.translate([source]) == [learnt[source]]
+
+    def test_shows_no_progress_bars_and_leaves_them_on(
+        self, tiny_teacher: Any, tiny_teacher_folder: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        capfd.readouterr()
+        enable_progress_bar()  # whatever an earlier test of the command line left behind
+        CTranslate2Translator.from_folder(tiny_teacher_folder, source_lang="zh")
+        from_model(tiny_teacher)
+        assert capfd.readouterr() == ("", "")
+        assert is_progress_bar_enabled()
+
+    def test_a_model_in_memory_stays_as_it_is(self, tiny_teacher: Any) -> None:
+        model, _ = tiny_teacher
+        model.train()
+        weights = copy.deepcopy(model.state_dict())
+        from_model(tiny_teacher)
+        assert model.training
+        assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+class TestConversion:
+    @pytest.mark.parametrize("quantization", get_args(Quantization))
+    def test_stores_weights_in_each_format(
+        self, quantization: Quantization, tiny_teacher_folder: Path, learnt: dict[str, Translation], tmp_path: Path
+    ) -> None:
+        convert_to_ctranslate2(tiny_teacher_folder, tmp_path, quantization)
+        translator = CTranslate2Translator.open(tmp_path, source_lang="zh")
+        # No processor here computes in float16: the weights become float32 when they are read.
+        assert translator.precision == {"float16": "float32"}.get(quantization, quantization)
+        outputs = translator.translate(list(learnt))
+        same = sum(output == known for output, known in zip(outputs, learnt.values(), strict=True))
+        assert same >= {"float32": 200, "float16": 198, "int8": 150}[quantization]
+
+    def test_fewer_bits_make_smaller_files(self, tiny_teacher_folder: Path, tmp_path: Path) -> None:
+        sizes = []
+        for quantization in get_args(Quantization):
+            convert_to_ctranslate2(tiny_teacher_folder, tmp_path, quantization)
+            sizes.append((tmp_path / "model.bin").stat().st_size)
+        weights = 400 * 16 + 2 * (4 * 16**2 + 2 * 16 * 32) + 2 * (8 * 16**2 + 2 * 16 * 32)  # of the matrices
+        assert sizes[0] - sizes[1] == pytest.approx(2 * weights, rel=0.05)
+        assert sizes[1] - sizes[2] == pytest.approx(weights, rel=0.2)  # each row has a scale besides
+
+    def test_of_a_folder_without_a_model_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match=r"to CTranslate2: got .*ValueError: .*accepted a Hugging Face"):
+            convert_to_ctranslate2(tmp_path, tmp_path / "out")
+        with pytest.raises(CheckpointError, match=r"to CTranslate2: got .*accepted a Hugging Face"):
+            CTranslate2Translator.from_folder(tmp_path, source_lang="zh")

@@ -1,0 +1,128 @@
+import builtins
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtdistill.decoding import OnnxTranslator, Translation, Translator
+from mtdistill.errors import CheckpointError, MissingExtraError
+
+Build = Callable[..., Translator]
+
+
+@pytest.fixture
+def folder(onnx_folder: Path, tmp_path: Path) -> Path:
+    """A copy to do damage to."""
+    return Path(shutil.copytree(onnx_folder, tmp_path / "model"))
+
+
+class TestOpening:
+    def test_names_its_conditions(self, build: Build) -> None:
+        translator = build("ONNX Runtime", threads=2, precision="int8")
+        assert (translator.engine, translator.precision, translator.threads) == ("ONNX Runtime", "int8", 2)
+        options = translator._decoder.get_session_options()  # type: ignore[attr-defined]
+        assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
+
+    def test_takes_float32_where_both_are(self, folder: Path) -> None:
+        assert OnnxTranslator.open(folder, source_lang="zh").precision == "float32"
+        (folder / "onnx" / "decoder_model_merged.onnx").unlink()  # half of a model is none
+        assert OnnxTranslator.open(folder, source_lang="zh").precision == "int8"
+
+    def test_finds_int8_under_both_names(self, folder: Path, learnt: dict[str, Translation]) -> None:
+        for file in (folder / "onnx").glob("*_quantized.onnx"):
+            file.rename(file.with_name(file.name.replace("_quantized", "_int8")))
+        outputs = OnnxTranslator.open(folder, source_lang="zh", precision="int8").translate(list(learnt))
+        assert sum(a == b for a, b in zip(outputs, learnt.values(), strict=True)) > 150
+
+    @pytest.mark.parametrize(
+        ("file", "detail"),
+        [
+            ("config.json", "no config.json"),
+            ("tokenizer.json", "no tokenizer.json"),
+            ("onnx/encoder_model.onnx", "no float32 graphs"),
+            ("onnx/decoder_model_merged.onnx", "no float32 graphs"),
+        ],
+    )
+    def test_refuses_what_is_incomplete(self, file: str, detail: str, folder: Path) -> None:
+        (folder / file).unlink()
+        with pytest.raises(CheckpointError, match=rf"got .*\({detail}\), accepted a folder with config\.json"):
+            OnnxTranslator.open(folder, source_lang="zh", precision="float32")
+
+    @pytest.mark.parametrize(
+        "file", ["config.json", "tokenizer.json", "onnx/encoder_model.onnx", "onnx/decoder_model_merged.onnx"]
+    )
+    def test_refuses_what_is_damaged(self, file: str, folder: Path) -> None:
+        whole = (folder / file).read_bytes()
+        (folder / file).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(CheckpointError, match="could not be loaded: got"):
+            OnnxTranslator.open(folder, source_lang="zh")
+
+    def test_refuses_graphs_of_another_kind(self, folder: Path) -> None:
+        shutil.copy(folder / "onnx" / "encoder_model.onnx", folder / "onnx" / "decoder_model_merged.onnx")
+        with pytest.raises(CheckpointError, match="graphs of another kind: input_ids, attention_mask"):
+            OnnxTranslator.open(folder, source_lang="zh")
+
+    def test_refuses_a_tokenizer_with_more_pieces_than_the_model(self, folder: Path, tiny_tokenizer: Any) -> None:
+        longer = type(tiny_tokenizer).from_pretrained(folder)
+        longer.add_tokens(["<new>"])
+        longer.save_pretrained(folder)
+        with pytest.raises(CheckpointError, match="a tokenizer of 401 pieces, a model of 400"):
+            OnnxTranslator.open(folder, source_lang="zh")
+
+    def test_without_onnx_runtime_says_what_to_install(
+        self, onnx_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        imported = builtins.__import__
+
+        def without(name: str, *details: Any, **more: Any) -> Any:
+            if name == "onnxruntime":
+                raise ModuleNotFoundError(name=name)
+            return imported(name, *details, **more)
+
+        monkeypatch.setattr(builtins, "__import__", without)
+        with pytest.raises(MissingExtraError, match=r"onnxruntime is not installed.*pip install 'mtdistill\[onnx\]'"):
+            OnnxTranslator.open(onnx_folder, source_lang="zh")
+
+
+def test_int8_says_nearly_the_same(build: Build, learnt: dict[str, Translation]) -> None:
+    for beam_size in (1, 4):
+        outputs = build("ONNX Runtime", precision="int8").translate(list(learnt), beam_size=beam_size)
+        assert sum(a == b for a, b in zip(outputs, learnt.values(), strict=True)) > 150
+
+
+def test_the_source_is_projected_once(build: Build, learnt: dict[str, Translation]) -> None:
+    translator: Any = build("ONNX Runtime")
+    asked: list[tuple[int, bool]] = []
+    decoder = translator._decoder
+
+    class Watched:
+        get_inputs = decoder.get_inputs
+
+        def run(self, outputs: list[str], inputs: dict[str, Any]) -> Any:
+            asked.append((inputs["encoder_hidden_states"].shape[1], "present.0.encoder.key" in outputs))
+            return decoder.run(outputs, inputs)
+
+    translator._decoder = Watched()
+    source, expected = next(iter(learnt.items()))
+    assert translator.translate([source]) == [expected]
+    assert len(asked) == expected.tokens
+    assert asked[0][0] > 0
+    assert asked[0][1]
+    assert set(asked[1:]) == {(0, False)}
+
+
+def test_is_quiet_and_needs_no_torch(onnx_folder: Path) -> None:
+    # Messages of ONNX Runtime's own are written at its first use: a process of its own shows them.
+    code = (
+        "import sys; from pathlib import Path; from mtdistill.decoding.onnx import OnnxTranslator\n"
+        f"translator = OnnxTranslator.open(Path({str(onnx_folder)!r}), source_lang='zh')\n"
+        "used = sys.modules.pop('torch', None)\n"
+        "sys.modules['torch'] = None\n"
+        "print(translator.translate(['他喜欢猫。'])[0].text)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "he likes the cat.\n", "")

@@ -1,0 +1,188 @@
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
+
+from mtdistill.errors import CheckpointError, ConfigError, DataError, ExportError
+from mtdistill.export import exporting
+from mtdistill.export.exporting import PRECISIONS, Exported, export_model
+from mtdistill.student.loading import find_model
+
+EVERY = [(name, precision) for name, precisions in PRECISIONS.items() for precision in precisions]
+SENTENCES = ["他喜欢猫。", "汤姆买了书。", "老师忘了花。"]
+EXPECTED = ["he likes the cat.", "Tom bought the book.", "the teacher forgot the flower."]
+
+Export = Callable[..., Exported]
+
+
+@pytest.fixture(scope="module")
+def exports(student_file: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Exported]:
+    folder = tmp_path_factory.mktemp("exports")
+    return {
+        (name, precision): export_model(
+            student_file,
+            name,
+            precision,
+            destination=folder / f"{name}-{precision}",
+            data=[str(pairs_file)],
+            accept_loss=precision == "int8",  # so small a model may lose more than a real one
+        )
+        for name, precision in EVERY
+    }
+
+
+@pytest.fixture
+def export(student_file: Path, pairs_file: Path, tmp_path: Path) -> Export:
+    """One that stands in `tmp_path`; Hugging Face float32 unless asked for another."""
+
+    def make(format_name: str = "hf", precision: str | None = None, **options: Any) -> Exported:
+        given = {"destination": tmp_path / "export", "data": [str(pairs_file)]} | options
+        return export_model(student_file, format_name, precision, **given)
+
+    return make
+
+
+@pytest.mark.parametrize("form", EVERY, ids="-".join)
+def test_every_export_translates_like_the_model(form: tuple[str, str], exports: dict[Any, Exported]) -> None:
+    done = exports[form]
+    assert done.parity.sentences == 200
+    assert done.parity.identical >= (0.9 if form[1] == "int8" else 0.995)
+    assert done.parity.bleu_before > 95
+    translations = find_model(done.folder).translator().translate(SENTENCES)
+    if form[1] != "int8":
+        assert [translation.text for translation in translations] == EXPECTED
+
+
+@pytest.mark.parametrize("format_name", PRECISIONS)
+def test_another_process_uses_it(format_name: str, exports: dict[Any, Exported]) -> None:
+    folder = exports[format_name, "float32"].folder
+    call = "import sys; from mtdistill.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["translate", "--model", str(folder), *SENTENCES]
+    run = subprocess.run([sys.executable, "-c", call, *arguments], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == EXPECTED
+
+
+@pytest.mark.parametrize("form", [("hf", "float32"), ("ctranslate2", "int8"), ("onnx", "float32")], ids="-".join)
+def test_the_lines_on_use_work(form: tuple[str, str], exports: dict[Any, Exported]) -> None:
+    folder = exports[form].folder
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(code.strip().splitlines()) <= 6
+    code = code.replace("path/to/this/folder", folder.as_posix())
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "he likes the cat.\n"  # the first sentence of the pairs
+
+
+def test_smaller_numbers_make_smaller_files(exports: dict[Any, Exported]) -> None:
+    sizes = {
+        form: (done.folder / "model.bin").stat().st_size for form, done in exports.items() if form[0] == "ctranslate2"
+    }
+    assert sizes["ctranslate2", "float32"] > 1.5 * sizes["ctranslate2", "float16"]
+    assert sizes["ctranslate2", "float16"] > 1.3 * sizes["ctranslate2", "int8"]
+    assert exports["hf", "float32"].mib > exports["hf", "float16"].mib
+
+
+@pytest.mark.parametrize("form", EVERY, ids="-".join)
+def test_an_export_says_what_it_is(form: tuple[str, str], exports: dict[Any, Exported], student_file: Path) -> None:
+    info = json.loads((exports[form].folder / "mtdistill.json").read_text(encoding="utf-8"))
+    assert (info["source_lang"], info["target_lang"]) == ("zh", "en")
+    assert info["parameters"] == find_model(student_file).parameters
+    assert (info["export"]["format"], info["export"]["precision"]) == form
+    assert info["export"]["parity"]["identical"] == exports[form].parity.identical
+
+
+@pytest.mark.parametrize(("format_name", "default"), [("hf", "float32"), ("ctranslate2", "int8"), ("onnx", "int8")])
+def test_the_default_number_format(format_name: str, default: str) -> None:
+    assert exporting._checked(format_name, None) == default
+
+
+class TestTheOlderExport:
+    @pytest.fixture(autouse=True)
+    def older(self, tmp_path: Path) -> Path:
+        (tmp_path / "export").mkdir()
+        (tmp_path / "export" / "kept.txt").write_text("kept")
+        return tmp_path / "export"
+
+    def unchanged(self, folder: Path) -> bool:
+        return [p.name for p in folder.parent.iterdir()] == ["export"] and [p.name for p in folder.iterdir()] == [
+            "kept.txt"
+        ]
+
+    def test_gives_way_to_a_good_one(self, export: Export, older: Path) -> None:
+        export()
+        assert not (older / "kept.txt").exists()
+        assert (older / "model.safetensors").is_file()
+
+    def test_stays_when_the_new_one_is_refused(
+        self, export: Export, older: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        measured = exporting.measure_parity
+        monkeypatch.setattr(
+            exporting, "measure_parity", lambda *a, **o: replace(measured(*a, **o), identical=0.5, bleu_after=1.0)
+        )
+        for format_name in PRECISIONS:
+            with pytest.raises(ExportError, match=r"50\.0%"):
+                export(format_name)
+            assert self.unchanged(older)
+        assert export(accept_loss=True).parity.identical == 0.5
+
+    def test_stays_when_the_new_one_is_interrupted(
+        self, export: Export, older: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(*_arguments: object, **_options: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(exporting, "measure_parity", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            export("ctranslate2")
+        assert self.unchanged(older)
+
+
+class TestBadInput:
+    def test_an_unknown_format(self, export: Export) -> None:
+        with pytest.raises(ConfigError, match=r"got 'tflite', accepted hf, ctranslate2, onnx"):
+            export("tflite")
+
+    @pytest.mark.parametrize(
+        ("format_name", "precision"), [("hf", "int8"), ("onnx", "float16"), ("ctranslate2", "int4")]
+    )
+    def test_a_number_format_it_cannot_hold(self, format_name: str, precision: str, export: Export) -> None:
+        with pytest.raises(ConfigError, match=f"got '{precision}', accepted"):
+            export(format_name, precision)
+
+    @pytest.mark.parametrize("format_name", ["ctranslate2", "onnx"])
+    def test_an_export_of_an_export(
+        self, format_name: str, exports: dict[Any, Exported], pairs_file: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ExportError, match="cannot be exported again"):
+            export_model(
+                exports[format_name, "float32"].folder, "hf", destination=tmp_path / "x", data=[str(pairs_file)]
+            )
+
+    def test_nothing_there(self, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="there is no student"):
+            export_model(tmp_path / "student_best.pt", "hf")
+
+    def test_nothing_to_compare_on(self, export: Export, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"gone\.tsv"):
+            export(data=[str(tmp_path / "gone.tsv")])
+
+    def test_a_model_of_another_tool(
+        self, tiny_teacher: tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast], tmp_path: Path
+    ) -> None:
+        for part in tiny_teacher:
+            part.save_pretrained(tmp_path / "model")
+        with pytest.raises(CheckpointError, match="does not say how it was made"):
+            export_model(tmp_path / "model", "hf")
+
+    def test_a_place_that_cannot_be_written(self, export: Export, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ExportError, match=r"could not be written: got .*file"):
+            export(destination=tmp_path / "file" / "export")
