@@ -128,7 +128,8 @@ def test_the_exit_code_says_whether_the_promises_hold(
     ]
 
 
-def test_a_student_that_cannot_be_tested(run: Any, student: str) -> None:
-    called = run("test", "--model_path", student)
+def test_a_student_that_cannot_be_tested(run: Any, tiny_teacher: TinyTeacher, tmp_path: Path) -> None:
+    save_bundle(Student(*tiny_teacher, {}), tmp_path / "student.pt")
+    called = run("test", "--model_path", str(tmp_path / "student.pt"))
     assert called.code == 2
     assert "does not say how it was made" in called.err

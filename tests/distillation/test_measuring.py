@@ -19,8 +19,8 @@ TinyTeacher = tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]
 
 @pytest.fixture(autouse=True)
 def few_timings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtdistill.report.building.SPEED_REPEATS", 1)
-    monkeypatch.setattr("mtdistill.report.building.SPEED_SENTENCES", {32: 12, 1: 12})
+    monkeypatch.setattr("mtdistill.report.duels.SPEED_REPEATS", 1)
+    monkeypatch.setattr("mtdistill.report.duels.SPEED_SENTENCES", {32: 12, 1: 12})
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 """Report cards made by hand."""
 
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -223,3 +226,34 @@ def full_card() -> ReportCard:
         promises=promises(speed_up=1.87, quality_retention=16.88 / 24.31),
         verdict="missed",
     )
+
+
+@pytest.fixture
+def unpromised_card() -> ReportCard:
+    """Of a model of no preset."""
+    return report_card(preset=None, settings={}, promises=(), verdict="unpromised", time_budget_minutes=None)
+
+
+@pytest.fixture
+def dump_dom(tmp_path: Path) -> Callable[[Path], str]:
+    """What a real browser makes of a page; skips where none is installed."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip(f"no browser: none of {', '.join(names)} is installed")
+
+    def dump(page: Path) -> str:
+        run = subprocess.run(
+            [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
+             f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=5000", "--dump-dom", page.as_uri()],
+            capture_output=True, text=True, encoding="utf-8", timeout=120, check=True,
+        )  # fmt: skip
+        return run.stdout
+
+    return dump
+
+
+@pytest.fixture
+def hostile() -> str:
+    """A text that would take over a page, a terminal or a plot that trusts it."""
+    return '<script>document.title="taken"</script><img src=x onerror="document.title=1"> "]\' [red] $x$ {{ 77*77 }}'

@@ -291,6 +291,13 @@ class TestPreparedData:
             prepared_data_of(has_info(export, info), None, Display())
         assert asked == []
 
+    @pytest.mark.parametrize("missing", ["source_lang", "target_lang"])
+    def test_of_a_run_without_languages(self, missing: str, asked: list[Any], export: Path, config: RunConfig) -> None:
+        info = {**INFO, "config": config.model_dump(mode="json"), missing: None}
+        with pytest.raises(CheckpointError, match="does not say how it was made"):
+            prepared_data_of(has_info(export, info), None, Display())
+        assert asked == []
+
     def test_with_settings_that_this_version_does_not_understand(self, asked: list[Any], export: Path) -> None:
         with pytest.raises(CheckpointError, match="does not say how it was made"):
             prepared_data_of(has_info(export, {**INFO, "config": {"preset": "quick"}}), None, Display())
@@ -345,9 +352,17 @@ class TestRunFolder:
         assert run_folder_of(Path(path)) is None
 
 
-def test_what_is_found_translates_without_gradients_and_leaves_threads_as_they_are(
-    student: Student, tmp_path: Path
+def test_in_pytorch_the_threads_are_changed_for_the_call_only(
+    student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads = torch.get_num_threads()
-    find_model(as_bundle(student, tmp_path)).translator(threads + 1).translate([SOURCE])
-    assert torch.get_num_threads() == threads
+    found = find_model(as_bundle(student, tmp_path))
+    assert found.student is not None
+    generate, seen, before = found.student.model.generate, [], torch.get_num_threads()
+
+    def watched(**options: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return generate(**options)
+
+    monkeypatch.setattr(found.student.model, "generate", watched)
+    found.translator(before + 1).translate([SOURCE])
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)

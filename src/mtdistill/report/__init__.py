@@ -7,9 +7,10 @@ decoding, config, messages.
 """
 
 from mtdistill.report.advice import advice
-from mtdistill.report.building import Contestant, Duel, TestSet, build_report
+from mtdistill.report.building import Contestant, TestSet, build_report
 from mtdistill.report.card import BeamQuality, CometScores, ModelCard, Promise, ReportCard, Sample, WorstSample
 from mtdistill.report.comparison import render_comparison, write_comparison_html
+from mtdistill.report.duels import Duel
 from mtdistill.report.finding import find_card, read_cards
 from mtdistill.report.html import write_html
 from mtdistill.report.rendering import render

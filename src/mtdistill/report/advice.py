@@ -7,6 +7,8 @@ from mtdistill.report.wording import check_name, class_name, condition, millions
 
 def advice(card: ReportCard) -> list[str]:
     """One paragraph for each thing that went wrong, the most serious first; empty when every promise holds."""
+    if not card.promises:  # nothing is known of its training
+        return []
     if card.verdict == "failed":
         return [_training_failed(card)]
     missed = {promise.name for promise in card.promises if not promise.kept}

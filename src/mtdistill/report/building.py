@@ -21,7 +21,6 @@ from mtdistill.evaluation import (
     Success,
     comet_scores,
     corpus_quality,
-    measure_speed,
     quality_by,
     retention,
     success_rate,
@@ -40,13 +39,11 @@ from mtdistill.report.card import (
     Verdict,
     WorstSample,
 )
+from mtdistill.report.duels import SPEED_SENTENCES, Duel, run_duels, spread
 from mtdistill.text import word_count
 
 SAMPLES = 10
 BEAMS = (1, 4)
-# Sentences of a timed run by batch size: about a second of teacher time each in CTranslate2 on one core.
-SPEED_SENTENCES = {32: 256, 1: 48}
-SPEED_REPEATS = 5
 # Under this share of correct translations, or of the teacher's BLEU, training has failed and a promise is not the
 # question. From the presets, whose lowest promises are 0.6 and 0.7: a guess, far below anything that worked.
 FAILED_BELOW = 0.1
@@ -59,21 +56,6 @@ class Contestant:
     translator: Translator
     size: ModelSize
     peak_memory_mib: float | None = None
-
-
-@dataclass(frozen=True)
-class Duel:
-    """A pair of translators to time against each other, and how.
-
-    Attributes:
-        promised: this measurement is held against the promise; the slowest of these counts.
-    """
-
-    student: Translator
-    teacher: Translator
-    batch_size: int = 32
-    beam_size: int = 1
-    promised: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +126,7 @@ def build_report(
     failures = check_translations(sentences.sources, greedy_student, target_lang=lang)
     student_texts, teacher_texts = _texts(greedy_student), _texts(greedy_teacher)
     ordered = sorted(duels, key=lambda duel: not duel.promised)
-    speed_ups = _speed_ups(ordered, sentences.sources, display)
+    speed_ups = run_duels(ordered, sentences.sources, display)
     promised = speed_ups[: sum(duel.promised for duel in duels)]
     compression = teacher.size.parameters / student.size.parameters
     kept = qualities[0].retention
@@ -194,7 +176,7 @@ def build_report(
         promised_speed_ups=len(promised),
         promises=promises,
         verdict=_verdict(promises, success, kept),
-        samples=tuple(Sample(**sample(row)) for row in _spread(len(sentences), SAMPLES)),
+        samples=tuple(Sample(**sample(row)) for row in spread(len(sentences), SAMPLES)),
         training_seconds=training_seconds,
         time_budget_minutes=config.expected.time_budget_minutes if config else None,
         random_bleu=random_bleu,
@@ -219,32 +201,6 @@ def _quality(
 
 def _texts(translations: Sequence[Translation]) -> list[str]:
     return [translation.text for translation in translations]
-
-
-def _speed_ups(duels: Sequence[Duel], sources: Sequence[str], display: Display) -> list[SpeedUp]:
-    speed_ups = []
-    with display.bar(tr(en="measuring speed", zh="测速"), len(duels)) as bar:
-        for done, duel in enumerate(duels, start=1):
-            timed = [sources[row] for row in _spread(len(sources), _timed_sentences(duel))]
-            speed_ups.append(
-                measure_speed(
-                    duel.student,
-                    duel.teacher,
-                    timed,
-                    batch_size=duel.batch_size,
-                    beam_size=duel.beam_size,
-                    repeats=SPEED_REPEATS,
-                )
-            )
-            bar.advance_to(done, f"{duel.student.engine} {duel.student.precision}")
-    return speed_ups
-
-
-def _timed_sentences(duel: Duel) -> int:
-    """Fewer where a sentence takes longer."""
-    count = SPEED_SENTENCES[duel.batch_size]
-    count = count // 3 if duel.beam_size > 1 else count
-    return count if duel.teacher.engine == "CTranslate2" else count // 4
 
 
 def _promises(
@@ -293,11 +249,6 @@ def _settings(config: RunConfig) -> dict[str, float | int | str | None]:
         "student.encoder_layers": config.student.encoder_layers,
         "student.decoder_layers": config.student.decoder_layers,
     }
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """At most this many of the row numbers, evenly over the whole set."""
-    return [number * count // min(count, wanted) for number in range(min(count, wanted))]
 
 
 def _version() -> str:

@@ -16,8 +16,9 @@ from rich.text import Text
 from mtdistill.messages import tr
 from mtdistill.report import wording
 from mtdistill.report.card import ReportCard
+from mtdistill.report.headlines import headlines
 from mtdistill.report.html import write_page
-from mtdistill.report.rendering import drawn, plain
+from mtdistill.report.rendering import drawn
 from mtdistill.report.tables import TextTable
 from mtdistill.report.trade_off import (
     pareto_optimal,
@@ -53,7 +54,7 @@ def render_comparison(cards: Mapping[str, ReportCard]) -> RenderableType:
         ),
         rows=tuple((_wrapped(name), *cells) for name, *cells in table.rows),
     )
-    notes = (Text(plain(note), style="yellow") for note in _notes(cards))
+    notes = (Text(wording.plain(note), style="yellow") for note in _notes(cards))
     return Group(drawn(narrow), Text(f"\n{_legend()}", style="dim"), *notes)
 
 
@@ -81,7 +82,7 @@ def write_comparison_html(cards: Mapping[str, ReportCard], path: Path) -> None:
     write_page(
         path,
         "compare.html.jinja",
-        cards=cards,
+        headlines={name: headlines(card) for name, card in cards.items()},
         table=comparison_table(cards),
         legend=_legend(),
         notes=_notes(cards),
@@ -92,7 +93,7 @@ def write_comparison_html(cards: Mapping[str, ReportCard], path: Path) -> None:
 def comparison_table(cards: Mapping[str, ReportCard]) -> TextTable:
     """Sizes, scores and speed of each student; those that no other one beats are marked with a star and in bold."""
     points = {name: student_point(name, card) for name, card in cards.items()}
-    best = [point.name for point in pareto_optimal(list(points.values()))]
+    best = pareto_optimal(list(points.values()))
     return TextTable(
         title="",
         columns=(
@@ -108,21 +109,25 @@ def comparison_table(cards: Mapping[str, ReportCard]) -> TextTable:
         ),
         rows=tuple(
             (
-                f"{PARETO if name in best else ' '} {name}",
+                f"{PARETO if points[name] in best else ' '} {name}",
                 wording.millions(card.student.parameters),
                 f"{points[name].mib:.2f}",
                 f"{points[name].bleu:.2f}",
                 f"{wording.percent(card.quality.retention.ratio)}\n{wording.interval(card)}",
                 wording.percent(card.success.rate),
-                wording.times(card.promise("speed_up").measured),
+                _speed_up(card),
                 f"{points[name].words_per_second:.0f}",
                 _short_verdict(card),
             )
             for name, card in cards.items()
         ),
         words=(0, 8),
-        marked=frozenset(row for row, name in enumerate(cards) if name in best),
+        marked=frozenset(row for row, name in enumerate(cards) if points[name] in best),
     )
+
+
+def _speed_up(card: ReportCard) -> str:
+    return headlines(card)[2].measured
 
 
 def _short_verdict(card: ReportCard) -> str:
@@ -131,6 +136,7 @@ def _short_verdict(card: ReportCard) -> str:
         "kept": tr(en="kept", zh="达标"),
         "missed": tr(en=f"{missed} missed", zh=f"未达标 {missed}"),
         "failed": tr(en="failed", zh="失败"),
+        "unpromised": tr(en="none", zh="无"),
     }[card.verdict]
 
 

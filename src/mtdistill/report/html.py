@@ -17,6 +17,7 @@ from mtdistill.messages import language, tr
 from mtdistill.report import tables, wording
 from mtdistill.report.advice import advice
 from mtdistill.report.card import ReportCard
+from mtdistill.report.headlines import headlines
 from mtdistill.report.plots import class_plot, failure_plot, training_plots
 from mtdistill.report.svg import Plot
 from mtdistill.report.trade_off import quality_against_size, quality_against_speed, student_point, teacher_point
@@ -46,6 +47,7 @@ def write_html(
         path,
         "report.html.jinja",
         card=card,
+        headlines=headlines(card),
         advice=advice(card),
         training_plots=training_plots(metrics),
         class_plots=_class_plots(card),

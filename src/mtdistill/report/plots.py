@@ -12,7 +12,7 @@ from mtdistill.evaluation.success import FAR_BELOW_TEACHER
 from mtdistill.messages import tr
 from mtdistill.report.card import ReportCard
 from mtdistill.report.svg import COLOURS, Plot, add_legend, drawing, finished, new_figure, text_width
-from mtdistill.report.wording import check_name, class_name, failed_checks
+from mtdistill.report.wording import check_name, class_name, failed_checks, shortened
 
 _FEW_POINTS = 30  # of a curve, which are then shown one by one
 
@@ -70,7 +70,7 @@ def class_plot(classes: Sequence[QualityClass], title: str, kind: str) -> Plot:
 def failure_plot(card: ReportCard) -> Plot:
     """Share of the sentences that fail each check, the teacher's beside the student's; one check or more."""
     checks = failed_checks(card)
-    names = [check_name(check) for check in checks]
+    names = [shortened(check_name(check), 30) for check in checks]
     counts = {"teacher": card.success.teacher_failures, "student": card.success.failures}
     bars = {
         model: [100 * failures.get(check, 0) / card.sentences for check in checks] for model, failures in counts.items()

@@ -22,18 +22,20 @@ from mtdistill.report.card import ReportCard, Sample, WorstSample
 from mtdistill.report.tables import (
     TextTable,
     comet_line,
+    headline_table,
     length_table,
     model_table,
-    promise_table,
     quality_table,
     rarity_table,
     speed_table,
 )
+from mtdistill.report.wording import plain
 
 SAMPLES_SHOWN = 5
 WORST_SHOWN = 5
 _LONGEST = 200  # characters of a translation, which may be a loop of hundreds of tokens
 _LONGEST_EXAMPLE = 60
+_VERDICT_STYLES = {"kept": "bold green", "missed": "bold red", "failed": "bold red", "unpromised": "bold"}
 _UNBROKEN = 14  # cells; a word column that is no wider is not folded
 
 
@@ -45,9 +47,9 @@ def render(card: ReportCard) -> RenderableType:
 def _parts(card: ReportCard) -> Iterator[RenderableType]:
     yield Text.assemble(
         (f"{plain(wording.title(card))}: ", "bold"),
-        (wording.verdict(card), "bold green" if card.keeps_promises else "bold red"),
+        (wording.verdict(card), _VERDICT_STYLES[card.verdict]),
     )
-    yield _promises(card)
+    yield _headlines(card)
     yield drawn(model_table(card))
     yield drawn(quality_table(card))
     if card.comet is not None:
@@ -66,11 +68,6 @@ def _parts(card: ReportCard) -> Iterator[RenderableType]:
         for paragraph in paragraphs:
             yield Padding(Text(f"- {plain(paragraph)}"), (0, 2, 0, 2))
     yield _conditions(card)
-
-
-def plain(text: str) -> str:
-    """A text from elsewhere without what would steer the terminal: escape sequences, changes of direction."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def drawn(table: TextTable) -> RenderableType:
@@ -103,11 +100,11 @@ def _heading(text: str) -> Text:
     return Text(f"\n{text}", style="bold")
 
 
-def _promises(card: ReportCard) -> Table:
-    table = promise_table(card)
+def _headlines(card: ReportCard) -> Table:
+    table = headline_table(card)
     grid = _grid(table)
-    for promise, (*cells, kept, remark) in zip(card.promises, table.rows, strict=True):
-        grid.add_row(*cells, Text(kept, style="green" if promise.kept else "red"), Text(remark, style="dim"))
+    for row, (*cells, state, remark) in enumerate(table.rows):
+        grid.add_row(*cells, Text(state, style="red" if row in table.marked else "green"), Text(remark, style="dim"))
     return grid
 
 
@@ -136,7 +133,9 @@ def _speed(card: ReportCard) -> Iterator[RenderableType]:
     lines = [("●" if row in table.marked else "", *cells[1:]) for row, cells in enumerate(table.rows)]
     widths = [max(map(cell_len, column)) for column in zip(headings, *lines, strict=True)]
     heading = _heading(tr(en="Speed, ms per sentence", zh="速度（毫秒/句）"))
-    yield heading.append(tr(en="   ● held against the promise", zh="   ● 与承诺比较的条件"), "not bold dim")
+    if table.marked:
+        heading.append(tr(en="   ● held against the promise", zh="   ● 与承诺比较的条件"), "not bold dim")
+    yield heading
     yield _line(headings, widths, "dim")
     by_engine = sorted(zip(table.rows, lines, strict=True), key=lambda both: _first_row(table, both[0][0]))
     for engine, group in groupby(by_engine, key=lambda both: both[0][0]):

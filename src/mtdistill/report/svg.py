@@ -129,7 +129,8 @@ def finished(figure: Figure, title: str, description: str) -> Plot:
     svg = re.sub(r"^<svg[^>]*>", lambda _: opening, svg)
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # the same in every figure, and nothing refers to them
-    svg = re.sub(r"font: (?:\d+ )?([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"font: (?:\d+ )?([\d.]+px) [^;\"]*", r"font-size: \1", svg)  # as some versions write it
+    svg = re.sub(r"font-family: [^;\"]*;? *", "", svg)
     svg = re.sub(r"<!--.*?-->\n?", "", svg, flags=re.DOTALL)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--plot-{name})")

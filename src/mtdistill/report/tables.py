@@ -1,6 +1,6 @@
 """The tables of a report card as plain text: what a terminal and a browser draw, each in its own way.
 
-Imported by rendering, html and comparison; imports wording.
+Imported by rendering, html and comparison; imports headlines, wording.
 """
 
 from collections.abc import Sequence
@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from mtdistill.evaluation import QualityClass, SpeedUp
 from mtdistill.messages import tr
 from mtdistill.report.card import ModelCard, ReportCard
+from mtdistill.report.headlines import headlines
 from mtdistill.report.wording import (
     class_name,
     engine_name,
-    expected,
-    kept_or_missed,
-    measured,
     millions,
     milliseconds,
     percent,
-    promise_name,
-    remark,
     span,
     threads,
     times,
@@ -46,23 +42,16 @@ class TextTable:
     marked: frozenset[int] = frozenset()
 
 
-def promise_table(card: ReportCard) -> TextTable:
-    """Expected and measured values; the rows of missed promises are marked."""
+def headline_table(card: ReportCard) -> TextTable:
+    """The four numbers a student is judged by; the rows of missed promises are marked."""
+    found = headlines(card)
+    expected = tr(en="expected", zh="预期") if card.promises else ""
     return TextTable(
         title="",
-        columns=("", tr(en="expected", zh="预期"), tr(en="measured", zh="实测"), "", ""),
-        rows=tuple(
-            (
-                promise_name(promise.name),
-                expected(promise),
-                measured(promise),
-                kept_or_missed(promise),
-                remark(card, promise.name),
-            )
-            for promise in card.promises
-        ),
+        columns=("", expected, tr(en="measured", zh="实测"), "", ""),
+        rows=tuple((each.title, each.expected, each.measured, each.state, each.remark) for each in found),
         words=(0, 3, 4),
-        marked=frozenset(row for row, promise in enumerate(card.promises) if not promise.kept),
+        marked=frozenset(row for row, each in enumerate(found) if each.kept is False),
     )
 
 
@@ -178,7 +167,7 @@ def speed_table(card: ReportCard) -> TextTable:
             tr(en="student, target tokens/s", zh="学生（目标词元/秒）"),
         ),
         rows=tuple(map(_speed_row, card.speed_ups)),
-        marked=frozenset(range(card.promised_speed_ups)),
+        marked=frozenset(range(card.promised_speed_ups if card.promises else 0)),
     )
 
 

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Literal
 from mtdistill.messages import tr
 from mtdistill.report.card import ReportCard
 from mtdistill.report.svg import COLOURS, Plot, drawing, finished, new_figure, text_width
-from mtdistill.report.wording import words_per_second
+from mtdistill.report.wording import plain, shortened, words_per_second
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LARGEST = 220.0  # area of the fastest model's marker, in square points
 _SMALLEST = 20.0
+_LONGEST_NAME = 40  # characters
 _LABEL_SIZE = 8.5
+_GAPS = (2.0, 12.0)  # points between a marker and its name; the wide one where models crowd
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, -1), (1, 1), (-1, -1), (-1, 1))  # the first is the best of equals
 
 
@@ -59,6 +61,7 @@ def student_point(name: str, card: ReportCard, kind: Literal["student", "other"]
     """The student of a card."""
     speed = card.speed_ups[0]
     words = words_per_second(speed, speed.student)
+    name = shortened(plain(name), _LONGEST_NAME)
     return Point(name, card.student.mib_int8, card.quality.student.bleu, words, tested_on(card), kind)
 
 
@@ -139,9 +142,10 @@ def _label(axes: Axes, points: Sequence[Point], places: Sequence[tuple[float, fl
     centres = [in_points * axes.transData.transform(place) for place in places]
     taken = [_Box(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, map(_radius, sizes), strict=True)]
     for point, place, (x, y), size in zip(points, places, centres, sizes, strict=True):
-        reach, width = _radius(size) + 2, text_width(point.name, _LABEL_SIZE)
-        boxes = {side: _beside(x, y, side, reach, width) for side in _SIDES}
-        side = min(boxes, key=lambda side: _cost(boxes[side], taken, left, right))
+        width = text_width(point.name, _LABEL_SIZE)
+        reaches = [_radius(size) + gap for gap in _GAPS]
+        boxes = {(reach, side): _beside(x, y, side, reach, width) for reach in reaches for side in _SIDES}
+        reach, side = best = min(boxes, key=lambda place: _cost(boxes[place], taken, left, right))
         axes.annotate(
             point.name,
             place,
@@ -151,7 +155,7 @@ def _label(axes: Axes, points: Sequence[Point], places: Sequence[tuple[float, fl
             va={1: "bottom", 0: "center", -1: "top"}[side[1]],
             fontsize=_LABEL_SIZE,
         )
-        taken.append(boxes[side])
+        taken.append(boxes[best])
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from mtdistill.evaluation import SpeedUp, Timing
 from mtdistill.evaluation.success import FAR_BELOW_TEACHER
 from mtdistill.messages import tr
-from mtdistill.report.card import Promise, PromiseName, ReportCard
-
-_SHARES = ("success_rate", "quality_retention")  # promises in percent; the others are factors
+from mtdistill.report.card import ReportCard
 
 
 def percent(ratio: float, digits: int = 1) -> str:
@@ -40,8 +38,9 @@ def interval(card: ReportCard) -> str:
 
 
 def title(card: ReportCard) -> str:
-    """What the card is about: preset and languages."""
-    return f"{tr(en='Report card', zh='成绩单')} · {card.preset} · {card.source_lang}→{card.target_lang}"
+    """What the card is about: preset, if there is one, and languages."""
+    parts = (tr(en="Report card", zh="成绩单"), card.preset, f"{card.source_lang}→{card.target_lang}")
+    return " · ".join(part for part in parts if part)
 
 
 def measured_at(card: ReportCard) -> str:
@@ -58,46 +57,8 @@ def verdict(card: ReportCard) -> str:
             en=f"{missed} of {len(card.promises)} promises missed", zh=f"{len(card.promises)} 项中 {missed} 项未达标"
         ),
         "failed": tr(en="training failed", zh="训练失败"),
+        "unpromised": tr(en="measured, nothing was promised", zh="已测量，没有承诺"),
     }[card.verdict]
-
-
-def promise_name(name: PromiseName) -> str:
-    """What is promised."""
-    return {
-        "compression_ratio": tr(en="Compression", zh="压缩比"),
-        "success_rate": tr(en="Success rate", zh="成功率"),
-        "speed_up": tr(en="Speed-up", zh="加速比"),
-        "quality_retention": tr(en="Quality retention", zh="质量保留"),
-    }[name]
-
-
-def expected(promise: Promise) -> str:
-    """What was promised, as a preset writes it."""
-    return f"{100 * promise.expected:g} %" if promise.name in _SHARES else f"{promise.expected:g}x"
-
-
-def measured(promise: Promise) -> str:
-    """What was measured."""
-    return percent(promise.measured) if promise.name in _SHARES else times(promise.measured)
-
-
-def kept_or_missed(promise: Promise) -> str:
-    """One word."""
-    return tr(en="kept", zh="达标") if promise.kept else tr(en="missed", zh="未达标")
-
-
-def remark(card: ReportCard, name: PromiseName) -> str:
-    """What one must know to judge a measured value."""
-    if name == "success_rate":
-        ceiling = percent(card.success.teacher_rate)
-        return tr(en=f"teacher's ceiling {ceiling}", zh=f"教师上限 {ceiling}")
-    if name == "quality_retention":
-        return tr(en=f"95 % interval {interval(card)}", zh=f"95% 区间 {interval(card)}")
-    if name == "speed_up":
-        return tr(
-            en=f"slowest of {card.promised_speed_ups} conditions", zh=f"{card.promised_speed_ups} 种条件中最慢的一种"
-        )
-    return f"{millions(card.teacher.parameters)} → {millions(card.student.parameters)}"
 
 
 def check_name(check: str) -> str:
@@ -210,23 +171,27 @@ def conditions(card: ReportCard) -> list[tuple[str, str]]:
         ),
     ]
     if card.training_seconds is not None:
-        minutes = f"{card.training_seconds / 60:.1f}"
         found.append(
-            (
-                tr(en="training", zh="训练"),
-                tr(
-                    en=f"{minutes} minutes of {card.time_budget_minutes:g} allowed",
-                    zh=f"{minutes} 分钟，预算 {card.time_budget_minutes:g} 分钟",
-                ),
-            )
+            (tr(en="training", zh="训练"), _training_time(card.training_seconds / 60, card.time_budget_minutes))
         )
     found.append((tr(en="measured", zh="测量"), f"{measured_at(card)}, mtdistill {card.mtdistill_version}"))
     return found
 
 
+def _training_time(minutes: float, budget: float | None) -> str:
+    if budget is None:
+        return tr(en=f"{minutes:.1f} minutes", zh=f"{minutes:.1f} 分钟")
+    return tr(en=f"{minutes:.1f} minutes of {budget:g} allowed", zh=f"{minutes:.1f} 分钟，预算 {budget:g} 分钟")
+
+
 def shortened(text: str, limit: int = 200) -> str:
     """A text that may be a loop of hundreds of tokens."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def plain(text: str) -> str:
+    """A text from elsewhere without what would steer the terminal: escape sequences, changes of direction."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def listed(names: Sequence[str]) -> str:
