@@ -25,6 +25,19 @@ class TestOpening:
         translator = build("CTranslate2", threads=2)
         assert (translator.engine, translator.precision, translator.threads) == ("CTranslate2", "float32", 2)
 
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_leaves_the_threads_of_pytorch_alone(self, threads: int, tiny_teacher: Any) -> None:
+        torch.set_num_threads(2)
+        translator = from_model(tiny_teacher, threads=threads)
+        assert torch.get_num_threads() == 2
+        translator.translate(["他喜欢猫。"] * 3)
+        assert torch.get_num_threads() == 2
+
+    def test_batches_of_one_call_may_run_side_by_side(self, tiny_teacher: Any, learnt: dict[str, Translation]) -> None:
+        translator = from_model(tiny_teacher, threads=2)
+        assert translator.translate(list(learnt), batch_size=7) == list(learnt.values())
+        assert translator._engine_model.num_translators == 2
+
     def test_computes_in_another_format_than_the_stored_one(self, build: Build, learnt: dict[str, Translation]) -> None:
         translator = build("CTranslate2", compute_type="int8")
         outputs = translator.translate(list(learnt))

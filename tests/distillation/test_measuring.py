@@ -31,6 +31,7 @@ def run_of(tiny_teacher: TinyTeacher, make_run: Any, tmp_path: Path) -> Path:
     info = {"source_lang": "zh", "target_lang": "en", "config": config.model_dump(mode="json")}
     save_bundle(Student(*tiny_teacher, info), folder / "checkpoints" / "student_best.pt")
     (folder / "config.toml").write_text("")
+    (folder / "environment.json").write_text("{}")
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n')
     return folder
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import torch
 from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
@@ -51,7 +52,7 @@ class CTranslate2Translator(Translator):
             source_lang: language the sources are normalised for.
             compute_type: number format of the weights in use; None: the one they are stored in, or float32 where the
                 processor cannot compute in it.
-            threads: CPU threads for one call.
+            threads: batches of one call that are translated at the same time, by a CPU thread each.
             max_new_tokens: highest cap of an output, end mark included.
 
         Raises:
@@ -61,10 +62,15 @@ class CTranslate2Translator(Translator):
 
         try:
             tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            engine_model = ctranslate2.Translator(
-                str(folder), device="cpu", compute_type=compute_type or "default", intra_threads=threads,
-                inter_threads=1,
-            )  # fmt: skip
+            # A sentence is too little work for several threads: each takes batches of its own.
+            with _torch_threads_kept():
+                engine_model = ctranslate2.Translator(
+                    str(folder),
+                    device="cpu",
+                    compute_type=compute_type or "default",
+                    intra_threads=1,
+                    inter_threads=threads,
+                )
         except Exception as error:  # transformers and CTranslate2 raise many kinds, RuntimeError and ValueError too
             raise CheckpointError(
                 tr(
@@ -127,20 +133,34 @@ class CTranslate2Translator(Translator):
 
     @property
     def threads(self) -> int:
-        """Threads one call uses."""
+        """Threads a call of several batches uses."""
         return self._threads
 
+    def _generate_all(
+        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int
+    ) -> Iterator[list[list[int]]]:
+        # All at once: every thread takes the next batch when it is free.
+        waiting = [self._submit(source_ids, beam_size, cap) for source_ids, cap in batches]
+        return (self._output_ids(results) for results in waiting)
+
     def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:
-        results = self._engine_model.translate_batch(
+        return self._output_ids(self._submit(source_ids, beam_size, max_new_tokens))
+
+    def _submit(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[Any]:
+        submitted: list[Any] = self._engine_model.translate_batch(
             [self._tokenizer.convert_ids_to_tokens(ids) for ids in source_ids],
             beam_size=beam_size,
             max_batch_size=0,  # one batch, as it comes
             max_input_length=0,  # by default everything after 1024 tokens is dropped without a word
             max_decoding_length=max_new_tokens,
             return_end_token=True,
+            asynchronous=True,
         )
+        return submitted
+
+    def _output_ids(self, submitted: list[Any]) -> list[list[int]]:
         to_ids: Any = self._tokenizer.convert_tokens_to_ids  # of a list: a list
-        return [to_ids(result.hypotheses[0]) for result in results]
+        return [to_ids(each.result().hypotheses[0]) for each in submitted]
 
 
 def convert_to_ctranslate2(model_folder: Path, destination: Path, quantization: Quantization = "float32") -> None:
@@ -195,3 +215,13 @@ def _no_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             enable_progress_bar()
+
+
+@contextmanager
+def _torch_threads_kept() -> Iterator[None]:
+    """CTranslate2 sets the number of OpenMP threads of whoever loads a model, which PyTorch reads as its own."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -112,9 +112,8 @@ def _best(logits: Floats, scores: Floats, count: int) -> tuple[Floats, Ids, Ids]
     totals = (logits + (scores.reshape(-1, 1) - normalisers)).reshape(len(scores), -1)
     sentences, count = np.arange(len(totals)), min(count, totals.shape[1])
     values, places = np.empty((len(totals), count), dtype=np.float32), np.empty((len(totals), count), dtype=np.int64)
-    for rank in range(
-        count
-    ):  # for so few of so many ten times faster than a partition; of equals the first comes first
+    # For so few of so many ten times faster than a partition; and of equals the first comes first, whatever the batch.
+    for rank in range(count):
         places[:, rank] = totals.argmax(axis=1)
         values[:, rank] = totals[sentences, places[:, rank]]
         totals[sentences, places[:, rank]] = -np.inf

@@ -44,7 +44,7 @@ class Translator(ABC):
     """What translates lines of text.
 
     Attributes:
-        engine: "PyTorch" or "CTranslate2".
+        engine: "PyTorch", "CTranslate2" or "ONNX Runtime".
         precision: number format of the weights, such as "float32" or "int8".
         source_lang: language the sources are normalised for.
     """
@@ -77,15 +77,23 @@ class Translator(ABC):
         if not wanted:
             return translations
         source_ids: list[list[int]] = self._tokenizer([texts[index] for index in wanted])["input_ids"]
-        for batch in _batches([len(ids) for ids in source_ids], batch_size):
-            caps = [self._cap(len(source_ids[row])) for row in batch]
-            outputs = self._generate([source_ids[row] for row in batch], beam_size, max(caps))
+        caps_of = [self._cap(len(ids)) for ids in source_ids]
+        batches = list(_batches([len(ids) for ids in source_ids], batch_size))
+        asked = [([source_ids[row] for row in batch], max(caps_of[row] for row in batch)) for batch in batches]
+        for batch, outputs in zip(batches, self._generate_all(asked, beam_size), strict=True):
             # Every line is held to its own cap, whatever shares its batch.
+            caps = [caps_of[row] for row in batch]
             kept = [ids[:cap] for ids, cap in zip(outputs, caps, strict=True)]
             lines = self._tokenizer.batch_decode(kept, skip_special_tokens=True)
             for row, ids, line in zip(batch, kept, lines, strict=True):
                 translations[wanted[row]] = Translation(line.strip(), self._tokenizer.eos_token_id not in ids, len(ids))
         return translations
+
+    def _generate_all(
+        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int
+    ) -> Iterator[list[list[int]]]:
+        """Output ids of every batch, given as its sources and their highest cap; an engine may run several at once."""
+        return (self._generate(source_ids, beam_size, max_new_tokens) for source_ids, max_new_tokens in batches)
 
     @abstractmethod
     def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:

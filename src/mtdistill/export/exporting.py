@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from mtdistill.export.onnx import convert_to_onnx
 
 from mtdistill.data.own_sentences import read_evaluation_set
 from mtdistill.data.prepared import EvaluationSet
@@ -21,6 +20,7 @@ from mtdistill.display import Display
 from mtdistill.errors import ConfigError, ExportError
 from mtdistill.export.gate import FEWEST_SENTENCES, SENTENCES, Parity, measure_parity, require
 from mtdistill.export.model_card import model_card
+from mtdistill.export.onnx import convert_to_onnx
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling.folder import INFO_FILE

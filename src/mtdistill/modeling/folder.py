@@ -19,7 +19,10 @@ def read_info(folder: Path) -> dict[str, Any]:
     """
     for name in (INFO_FILE, RECORD_FILE):
         if (folder / name).is_file():
-            info = json.loads((folder / name).read_text(encoding="utf-8"))
+            try:
+                info = json.loads((folder / name).read_text(encoding="utf-8"))
+            except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or nested thousands deep
+                raise ValueError(f"{name}: {error}") from error
             if not isinstance(info, dict):
                 raise ValueError(f"{name}: no object")
             return info

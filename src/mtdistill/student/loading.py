@@ -103,6 +103,7 @@ def find_model(path: Path) -> FoundModel:
 
     Raises:
         CheckpointError: nothing there, damaged, or another kind of file.
+        DataError: the folder holds no tokenizer.
     """
     forms: dict[str, Form] = {"model.bin": "CTranslate2", "onnx": "ONNX Runtime"}
     for name, form in forms.items():
@@ -150,6 +151,6 @@ def run_folder_of(path: Path) -> Path | None:
     """The run folder that a model's path names or lies in, if it does; that of a random baseline has no report."""
     path = path.absolute()
     for folder in (path, path.parent.parent):  # of a run: checkpoints/student_best.pt, export/ctranslate2-int8
-        if (folder / "config.toml").is_file():
+        if all((folder / name).is_file() for name in ("config.toml", "environment.json")):
             return folder
     return None

@@ -19,8 +19,8 @@ from mtdistill.data.prepared import PreparedData
 from mtdistill.errors import TeacherError
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
-from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.modeling import load_model, t5_config, use_dropout, use_layer_drop
+from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.training.callbacks import latest_checkpoint
 from mtdistill.training.engine import ONE_THREAD, Engine
 from mtdistill.training.fused_loss import fused_loss
