@@ -107,17 +107,18 @@ class TestTheOlderExport:
     @pytest.fixture(autouse=True)
     def older(self, tmp_path: Path) -> Path:
         (tmp_path / "export").mkdir()
-        (tmp_path / "export" / "kept.txt").write_text("kept")
+        (tmp_path / "export" / "mtdistill.json").write_text('{"export": {}}')
         return tmp_path / "export"
 
     def unchanged(self, folder: Path) -> bool:
-        return [p.name for p in folder.parent.iterdir()] == ["export"] and [p.name for p in folder.iterdir()] == [
-            "kept.txt"
+        return [path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*")] == [
+            "export",
+            "export/mtdistill.json",
         ]
 
     def test_gives_way_to_a_good_one(self, export: Export, older: Path) -> None:
         export()
-        assert not (older / "kept.txt").exists()
+        assert json.loads((older / "mtdistill.json").read_text(encoding="utf-8"))["export"]["format"] == "hf"
         assert (older / "model.safetensors").is_file()
 
     def test_stays_when_the_new_one_is_refused(
@@ -181,6 +182,13 @@ class TestBadInput:
             part.save_pretrained(tmp_path / "model")
         with pytest.raises(CheckpointError, match="does not say how it was made"):
             export_model(tmp_path / "model", "hf")
+
+    @pytest.mark.parametrize("content", ["thesis.txt", "mtdistill.json"])
+    def test_a_folder_that_holds_something_else(self, content: str, export: Export, tmp_path: Path) -> None:
+        (tmp_path / content).write_text("{}")
+        with pytest.raises(ExportError, match="would replace something else"):
+            export(destination=tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [content]
 
     def test_a_place_that_cannot_be_written(self, export: Export, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")

@@ -9,9 +9,9 @@ import torch
 
 from mtdistill.data.tokenizer import train_tokenizer
 from mtdistill.errors import CheckpointError, DataError, TeacherError
+from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.teacher import loading
 from mtdistill.teacher.loading import load_teacher, reference_folder
-from mtdistill.modeling.folder import RECORD_FILE
 
 
 @pytest.fixture

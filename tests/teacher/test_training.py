@@ -15,8 +15,8 @@ from mtdistill.data.prepared import PreparedData
 from mtdistill.data.tokenizer import load_tokenizer
 from mtdistill.errors import TeacherError
 from mtdistill.modeling import load_model
-from mtdistill.modeling.packed import decoder_states
 from mtdistill.modeling.folder import RECORD_FILE
+from mtdistill.modeling.packed import decoder_states
 from mtdistill.teacher.training import BEST_FOLDER, TeacherRecipe, TeacherTrainer, train_teacher
 from mtdistill.training.callbacks import latest_checkpoint
 from mtdistill.training.engine import Engine

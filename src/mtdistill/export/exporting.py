@@ -3,6 +3,7 @@
 Imported by the command line; imports export.gate, export.onnx, export.model_card, student, decoding.
 """
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from mtdistill.export.model_card import model_card
 from mtdistill.export.onnx import convert_to_onnx
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
-from mtdistill.modeling.folder import INFO_FILE
+from mtdistill.modeling.folder import INFO_FILE, read_info
 from mtdistill.report import find_card
 from mtdistill.student.bundle import Student, load_student, save_folder
 from mtdistill.student.loading import FoundModel, find_model, prepared_data_of, run_folder_of
@@ -79,7 +80,8 @@ def export_model(
     Raises:
         ConfigError: unknown format or number format.
         CheckpointError: no model there, or one that is an export already.
-        ExportError: the translations differ too much, or the folder cannot be written; what was there stays.
+        ExportError: the translations differ too much, or the folder cannot be written or holds something else; what
+            was there stays.
         MissingExtraError: the format needs a package that is not installed.
         DataError: there is nothing to compare on.
     """
@@ -107,6 +109,7 @@ def export_model(
             )
         )
     folder = destination or _default_folder(path) / f"{format_name}-{precision}"
+    _require_replaceable(folder)
     try:
         with replacing_folder(folder) as fresh:
             parity = _export(model, model.student, format_name, precision, fresh, sentences, accept_loss, display)
@@ -190,6 +193,22 @@ def _checked(format_name: str, precision: str | None) -> str:
             )
         )
     return precision
+
+
+def _require_replaceable(folder: Path) -> None:
+    """An export takes the place of a whole folder: of an older export only, or of nothing."""
+    is_export = False
+    with contextlib.suppress(OSError, ValueError):
+        is_export = "export" in read_info(folder)
+    if is_export or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    raise ExportError(
+        tr(
+            en=f"the export would replace something else: got {folder}, accepted an older export, an empty folder or "
+            "a new name. Choose another --to.",
+            zh=f"导出会覆盖其他内容：{folder}，只能是旧的导出、空文件夹或新的名称。请换一个 --to。",
+        )
+    )
 
 
 def _default_folder(path: Path) -> Path:
