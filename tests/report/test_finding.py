@@ -117,3 +117,8 @@ class TestReadCards:
         file.write_bytes(b"\xff\xfe{")
         with pytest.raises(DataError, match=r"got .*report\.json \(UnicodeDecodeError\)"):
             read_cards([file])
+
+
+def test_the_word_all_run_folders_start_with_is_left_out(write_card: WriteCard) -> None:
+    runs = [write_card(f"distillation-{preset}", preset) for preset in ("quick", "balanced")]
+    assert list(read_cards(runs)) == ["quick", "balanced"]

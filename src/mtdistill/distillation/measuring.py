@@ -22,7 +22,7 @@ from mtdistill.distillation.duels import Engines, duels_of_a_student, duels_of_a
 from mtdistill.evaluation import ModelSize, model_size, peak_memory_mib, rarest_piece_counts
 from mtdistill.files import write_atomically
 from mtdistill.messages import tr
-from mtdistill.report import Contestant, ReportCard, TestSet, build_report, find_card, write_html
+from mtdistill.report import Contestant, ReportCard, TestSet, build_report, card_name, find_card, write_html
 from mtdistill.student.loading import FoundModel, find_model, prepared_data_of, run_folder_of
 from mtdistill.teacher.loading import Teacher, load_teacher
 
@@ -186,7 +186,7 @@ def write_reports(card: ReportCard, folder: Path, name: str = "report") -> None:
     others = {}
     for file in sorted(folder.absolute().parent.glob("*/report.json")):
         if file.parent != folder.absolute() and (other := find_card(file.parent)):
-            others[file.parent.name] = other
+            others[card_name(Path(file.parent.name))] = other
     write_html(card, folder / f"{name}.html", metrics=metrics, others=others)
 
 

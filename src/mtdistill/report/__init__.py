@@ -11,7 +11,7 @@ from mtdistill.report.building import Contestant, TestSet, build_report
 from mtdistill.report.card import BeamQuality, CometScores, ModelCard, Promise, ReportCard, Sample, WorstSample
 from mtdistill.report.comparison import render_comparison, write_comparison_html
 from mtdistill.report.duels import Duel
-from mtdistill.report.finding import find_card, read_cards
+from mtdistill.report.finding import card_name, find_card, read_cards
 from mtdistill.report.html import write_html
 from mtdistill.report.rendering import render
 
@@ -28,6 +28,7 @@ __all__ = [
     "WorstSample",
     "advice",
     "build_report",
+    "card_name",
     "find_card",
     "read_cards",
     "render",

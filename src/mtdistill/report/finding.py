@@ -33,6 +33,11 @@ def read_cards(paths: Sequence[Path]) -> dict[str, ReportCard]:
     return {name: _read(file) for name, file in zip(_names(files), files, strict=True)}
 
 
+def card_name(folder: Path) -> str:
+    """What a student is called beside others: its folder, without the word that every run folder starts with."""
+    return folder.as_posix().removeprefix("distillation-")
+
+
 def _file(path: Path) -> Path:
     """The report file that is meant; what is not there is taken for a folder unless it is named like a file."""
     return path if path.is_file() or (path.suffix == ".json" and not path.is_dir()) else path / REPORT_FILE
@@ -56,7 +61,7 @@ def _names(files: Sequence[Path]) -> list[str]:
     folders = [file.parent for file in files]
     longest = max((len(folder.parts) for folder in folders), default=0)
     for depth in range(1, longest + 1):
-        names = [Path(*folder.parts[-depth:]).as_posix() for folder in folders]
+        names = [card_name(Path(*folder.parts[-depth:])) for folder in folders]
         if len(set(names)) == len(set(files)):
             return names
     return list(map(str, files))  # several in one folder
