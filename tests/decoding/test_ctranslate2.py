@@ -62,12 +62,12 @@ class TestOpening:
             CTranslate2Translator.open(tmp_path, source_lang="zh")
 
     def test_asks_ctranslate2_for_what_it_was_asked(self, tiny_teacher: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        engine_model = Mock()
-        engine_model.translate_batch.return_value = [Mock(hypotheses=[[]])]
+        engine_model = Mock(compute_type="int8_float32")
+        engine_model.translate_batch.return_value = [Mock(result=lambda: Mock(hypotheses=[[]]))]
         opened = Mock(return_value=engine_model)
         monkeypatch.setattr("ctranslate2.Translator", opened)
         from_model(tiny_teacher, threads=3, max_new_tokens=1000).translate(["q" * 500])
-        assert (opened.call_args.kwargs["intra_threads"], opened.call_args.kwargs["inter_threads"]) == (3, 1)
+        assert (opened.call_args.kwargs["intra_threads"], opened.call_args.kwargs["inter_threads"]) == (1, 3)
         assert engine_model.translate_batch.call_args.kwargs["max_decoding_length"] == 1000  # 256 by default
 
 

@@ -57,3 +57,14 @@ def test_first_batches_are_cut_to_sentences_and_tokens(materials: Materials) -> 
     assert all(source.shape[1] <= 4 and labels.shape[1] <= 4 for source, _, labels in batches)
     rows = len(materials.data.split("test"))
     assert sum(len(source) for source, _, _ in first_batches(materials.data, "test", 10_000, 32)) == rows
+
+
+def test_more_decoder_than_encoder_layers_are_refused_because_transformers_cannot_generate(
+    materials: Materials,
+) -> None:
+    config = apply_overrides(load_preset("quick").config, ["student.encoder_layers=1", "student.decoder_layers=2"])
+    with pytest.raises(StudentError, match="got 1 encoder and 2 decoder layers"):
+        plan_student(config, materials.teacher)
+    for name in PRESET_NAMES:
+        student = load_preset(name).config.student
+        assert (student.encoder_layers or 99) >= (student.decoder_layers or 99)

@@ -10,6 +10,8 @@ from transformers import T5ForConditionalGeneration
 from mtdistill.config import RunConfig
 from mtdistill.data.batches import PackedRows
 from mtdistill.data.prepared import PreparedData
+from mtdistill.errors import StudentError
+from mtdistill.messages import tr
 from mtdistill.modeling import use_dropout
 from mtdistill.student.blueprint import Blueprint
 from mtdistill.student.checks import StartCheck, check_student_start
@@ -32,9 +34,13 @@ class StartedStudent:
 
 
 def plan_student(config: RunConfig, teacher: Teacher) -> Blueprint:
-    """The blueprint that the settings ask for."""
+    """The blueprint that the settings ask for.
+
+    Raises:
+        StudentError: the shape does not fit the teacher, or could not be used by others.
+    """
     shape, student = shape_of(teacher.model), config.student
-    return Blueprint.plan(
+    blueprint = Blueprint.plan(
         shape,
         width=student.resolve_width(shape.width),
         encoder_layers=_at_most(student.encoder_layers, shape.encoder_layers),
@@ -44,6 +50,19 @@ def plan_student(config: RunConfig, teacher: Teacher) -> Blueprint:
         heads=student.heads,
         feed_forward_width=_at_most(student.d_ff, shape.feed_forward_width),
     )
+    encoder, decoder = len(blueprint.kept_encoder_layers), len(blueprint.kept_decoder_layers)
+    if decoder > encoder and shape.decoder_layers <= shape.encoder_layers:
+        # Its generate() makes room for as many decoder layers as the encoder has, and fails at the next one (5.23).
+        raise StudentError(
+            tr(
+                en=f"transformers cannot translate with this student: got {encoder} encoder and {decoder} decoder layers, "
+                "accepted no more decoder layers than encoder layers. Raise student.encoder_layers, or lower "
+                "student.decoder_layers.",
+                zh=f"transformers 无法用这种学生模型翻译：编码器 {encoder} 层，解码器 {decoder} 层，解码器层数不能多于编码器。"
+                "请调大 student.encoder_layers，或调小 student.decoder_layers。",
+            )
+        )
+    return blueprint
 
 
 def _at_most(wanted: int | None, there: int) -> int | None:

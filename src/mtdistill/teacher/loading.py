@@ -94,4 +94,3 @@ def _mismatches(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenize
                 )
             )
     return problems
-
