@@ -156,7 +156,8 @@ class TestRefused:
 
     def test_a_run_without_a_student_yet(self, tmp_path: Path) -> None:
         (tmp_path / "checkpoints").mkdir()
-        (tmp_path / "config.toml").write_text("", encoding="utf-8")
+        for name in ("config.toml", "environment.json"):
+            (tmp_path / name).write_text("", encoding="utf-8")
         with pytest.raises(CheckpointError):
             find_model(tmp_path)
 
@@ -325,7 +326,8 @@ class TestRunFolder:
     def run(self, tmp_path: Path) -> Path:
         folder = tmp_path / "runs" / "distillation-quick"
         folder.mkdir(parents=True)
-        (folder / "config.toml").write_text("", encoding="utf-8")
+        for name in ("config.toml", "environment.json"):
+            (folder / name).write_text("", encoding="utf-8")
         return folder
 
     @pytest.mark.parametrize(
@@ -366,3 +368,8 @@ def test_in_pytorch_the_threads_are_changed_for_the_call_only(
     monkeypatch.setattr(found.student.model, "generate", watched)
     found.translator(before + 1).translate([SOURCE])
     assert (seen, torch.get_num_threads()) == ([before + 1], before)
+
+
+def test_a_configuration_alone_makes_no_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("", encoding="utf-8")
+    assert run_folder_of(tmp_path / "models" / "student.pt") is None
