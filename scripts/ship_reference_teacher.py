@@ -19,8 +19,8 @@ from mtdistill.display import Display
 from mtdistill.distillation.teacher_run import evaluate_teacher
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.modeling import load_model
-from mtdistill.teacher.loading import reference_folder
 from mtdistill.modeling.folder import RECORD_FILE
+from mtdistill.teacher.loading import reference_folder
 
 
 def main() -> None:
