@@ -12,6 +12,7 @@ from rich.console import Console
 from mtdistill.cli.bench import add_bench
 from mtdistill.cli.cache import add_cache
 from mtdistill.cli.deliver import add_compare, add_export
+from mtdistill.cli.options import json_option, output_option, resume_option, set_option, teacher_option
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -59,7 +60,6 @@ def build_app() -> typer.Typer:
 
 
 def _add_presets(app: typer.Typer) -> None:
-    as_json_option = typer.Option("--json", help=tr(en="machine-readable", zh="输出 JSON"))
     skip_option = typer.Option("--no-forecast", help=tr(en="skip the calibration", zh="跳过校准"))
 
     @app.command(
@@ -69,9 +69,9 @@ def _add_presets(app: typer.Typer) -> None:
         )
     )
     def presets(
-        as_json: Annotated[bool, as_json_option] = False,
+        as_json: Annotated[bool, json_option()] = False,
         no_forecast: Annotated[bool, skip_option] = False,
-        output: Annotated[str, _output_option()] = "train_process",
+        output: Annotated[str, output_option()] = "train_process",
     ) -> None:
         from mtdistill.cli.listing import show_presets
 
@@ -81,9 +81,6 @@ def _add_presets(app: typer.Typer) -> None:
 def _add_distill(app: typer.Typer) -> None:
     preset_argument = typer.Argument(help=tr(en="name or number 1-5", zh="名称或编号 1-5"))
     yes_option = typer.Option("--yes", "-y", help=tr(en="do not ask", zh="不再询问"))
-    settings_option = typer.Option(
-        "--set", help=tr(en="override: section.key=value (repeatable)", zh="覆盖设置：section.key=value（可重复）")
-    )
     random_option = typer.Option(
         "--compare-random",
         help=tr(
@@ -96,10 +93,10 @@ def _add_distill(app: typer.Typer) -> None:
     def distill(
         preset: Annotated[str, preset_argument],
         yes: Annotated[bool, yes_option] = False,
-        overrides: Annotated[list[str] | None, settings_option] = None,
-        teacher: Annotated[str | None, _teacher_option()] = None,
-        output: Annotated[str | None, _output_option()] = None,
-        resume: Annotated[bool, _resume_option()] = False,
+        overrides: Annotated[list[str] | None, set_option()] = None,
+        teacher: Annotated[str | None, teacher_option()] = None,
+        output: Annotated[str | None, output_option()] = None,
+        resume: Annotated[bool, resume_option()] = False,
         compare_random: Annotated[bool, random_option] = False,
     ) -> None:
         from mtdistill.cli.menu import run_preset
@@ -141,8 +138,8 @@ def _add_test(app: typer.Typer) -> None:
     )
     def test(
         model_path: Annotated[Path, path_option],
-        teacher: Annotated[str | None, _teacher_option()] = None,
-        output: Annotated[str | None, _output_option()] = None,
+        teacher: Annotated[str | None, teacher_option()] = None,
+        output: Annotated[str | None, output_option()] = None,
         data: Annotated[list[str] | None, data_option] = None,
         quick: Annotated[bool, quick_option] = False,
         comet: Annotated[Path | None, comet_option] = None,
@@ -174,7 +171,7 @@ def _add_translate(app: typer.Typer) -> None:
     def translate(
         text: Annotated[list[str] | None, text_argument] = None,
         model: Annotated[Path | None, model_option] = None,
-        teacher: Annotated[str | None, _teacher_option()] = None,
+        teacher: Annotated[str | None, teacher_option()] = None,
         beam: Annotated[int, beam_option] = 1,
     ) -> None:
         from mtdistill.cli.use import run_translate
@@ -227,8 +224,8 @@ def _add_teacher_train(app: typer.Typer) -> None:
         batch_size: Annotated[int | None, option("--batch-size", "sentences", "每批句数", min=1, max=65_536)] = None,
         dropout: Annotated[float | None, option("--dropout", "rate", "丢弃率", min=0.0, max=0.9)] = None,
         threads: Annotated[int | None, option("--threads", "CPU threads", "CPU 线程数", min=1, max=1024)] = None,
-        output: Annotated[str, _output_option()] = "train_process",
-        resume: Annotated[bool, _resume_option()] = False,
+        output: Annotated[str, output_option()] = "train_process",
+        resume: Annotated[bool, resume_option()] = False,
     ) -> None:
         from mtdistill.cli.teacher import run_teacher
 
@@ -250,20 +247,3 @@ def _add_teacher_train(app: typer.Typer) -> None:
             resume=resume,
             threads=threads,
         )
-
-
-def _output_option() -> typer.models.OptionInfo:
-    return _info("--output", tr(en="folder of all results", zh="存放所有结果的文件夹"))
-
-
-def _teacher_option() -> typer.models.OptionInfo:
-    return _info("--teacher", tr(en="teacher: a T5 folder, or reference", zh="教师模型：T5 文件夹，或 reference"))
-
-
-def _resume_option() -> typer.models.OptionInfo:
-    return _info("--resume", tr(en="go on with what was interrupted", zh="继续被中断的训练"))
-
-
-def _info(name: str, text: str) -> typer.models.OptionInfo:
-    made: typer.models.OptionInfo = typer.Option(name, help=text)
-    return made

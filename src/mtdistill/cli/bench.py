@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mtdistill.cli.options import json_option, set_option
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -33,11 +34,8 @@ def add_bench(app: typer.Typer) -> None:
     def training(
         preset: Annotated[str, typer.Argument(help=tr(en="name or number 1-5", zh="名称或编号 1-5"))] = "balanced",
         updates: Annotated[int, typer.Option(min=1, max=1_000_000, help=tr(en="updates", zh="更新次数"))] = 100,
-        overrides: Annotated[
-            list[str] | None,
-            typer.Option("--set", help=tr(en="override: section.key=value", zh="覆盖设置：section.key=value")),
-        ] = None,
-        as_json: Annotated[bool, typer.Option("--json", help=tr(en="machine-readable", zh="输出 JSON"))] = False,
+        overrides: Annotated[list[str] | None, set_option()] = None,
+        as_json: Annotated[bool, json_option()] = False,
     ) -> None:
         from mtdistill.cli.quiet import quiet_libraries
         from mtdistill.config import apply_overrides

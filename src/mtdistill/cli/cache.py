@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mtdistill.cli.options import output_option, set_option
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -15,7 +16,6 @@ def add_cache(app: typer.Typer) -> None:
     """The group of commands."""
     caches = typer.Typer(help=tr(en="Stored teacher states.", zh="已存储的教师状态。"), no_args_is_help=True)
     app.add_typer(caches, name="cache")
-    output_option = typer.Option("--output", help=tr(en="folder of all results", zh="存放所有结果的文件夹"))
     name_argument = typer.Argument(help=tr(en="its folder, or the folder's name", zh="缓存文件夹或其名称"))
 
     @caches.command(
@@ -26,11 +26,8 @@ def add_cache(app: typer.Typer) -> None:
     )
     def build(
         preset: Annotated[str, typer.Argument(help=tr(en="name or number 1-5", zh="名称或编号 1-5"))],
-        overrides: Annotated[
-            list[str] | None,
-            typer.Option("--set", help=tr(en="override: section.key=value", zh="覆盖设置：section.key=value")),
-        ] = None,
-        output: Annotated[str | None, output_option] = None,
+        overrides: Annotated[list[str] | None, set_option()] = None,
+        output: Annotated[str | None, output_option()] = None,
     ) -> None:
         from mtdistill.cli.quiet import quiet_libraries
         from mtdistill.config import apply_overrides
@@ -49,7 +46,7 @@ def add_cache(app: typer.Typer) -> None:
         stored_targets(config, materials.teacher.model, rows, engine, display)
 
     @caches.command(help=tr(en="List the caches and what they were made of.", zh="列出缓存及其来源。"))
-    def inspect(output: Annotated[str, output_option] = "train_process") -> None:
+    def inspect(output: Annotated[str, output_option()] = "train_process") -> None:
         from mtdistill.errors import CacheError
         from mtdistill.teacher.state_cache import read_manifest
 
@@ -72,7 +69,7 @@ def add_cache(app: typer.Typer) -> None:
             console.print(none, markup=False)
 
     @caches.command(help=tr(en="Compare every file of a cache with its checksum.", zh="校验缓存的每个文件。"))
-    def verify(cache: Annotated[str, name_argument], output: Annotated[str, output_option] = "train_process") -> None:
+    def verify(cache: Annotated[str, name_argument], output: Annotated[str, output_option()] = "train_process") -> None:
         from mtdistill.teacher.state_cache import verify_cache
 
         manifest = verify_cache(_folder(cache, output))
@@ -80,7 +77,7 @@ def add_cache(app: typer.Typer) -> None:
         Console().print(f"{manifest.identity} {sound}, {manifest.mib:.0f} MiB", markup=False)
 
     @caches.command(help=tr(en="Delete a cache.", zh="删除缓存。"))
-    def remove(cache: Annotated[str, name_argument], output: Annotated[str, output_option] = "train_process") -> None:
+    def remove(cache: Annotated[str, name_argument], output: Annotated[str, output_option()] = "train_process") -> None:
         from mtdistill.teacher.state_cache import remove_cache
 
         folder = _folder(cache, output)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mtdistill.cli.options import output_option
 from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.display import Display
 from mtdistill.messages import tr
@@ -43,7 +44,6 @@ def add_export(app: typer.Typer) -> None:
         "--accept-loss",
         help=tr(en="write it even if it translates differently", zh="即使译文不同也写出"),
     )
-    output_option = typer.Option("--output", help=tr(en="folder of all results", zh="存放所有结果的文件夹"))
 
     @app.command(
         help=tr(
@@ -58,7 +58,7 @@ def add_export(app: typer.Typer) -> None:
         to: Annotated[Path | None, to_option] = None,
         data: Annotated[list[str] | None, data_option] = None,
         accept_loss: Annotated[bool, accept_option] = False,
-        output: Annotated[str | None, output_option] = None,
+        output: Annotated[str | None, output_option()] = None,
     ) -> None:
         from mtdistill.export.exporting import export_model
 

@@ -95,3 +95,9 @@ BUILTIN: dict[str, tuple[Callable[[], Iterator[Pair]], str, str]] = {
     "tatoeba:en-zh": (_tatoeba(reverse=True), "en", "zh"),
     "cedict:zh-en": (_cedict, "zh", "en"),
 }
+
+# By the word before the colon: what a model that was trained on a corpus owes to it, and the licence as model hubs name it.
+LICENCES = {
+    "tatoeba": ("Tatoeba, CC BY 2.0 FR, https://tatoeba.org", "cc-by-2.0"),
+    "cedict": ("CC-CEDICT, CC BY-SA 4.0, https://cc-cedict.org", "cc-by-sa-4.0"),
+}

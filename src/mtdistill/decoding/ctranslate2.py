@@ -120,11 +120,10 @@ class CTranslate2Translator(Translator):
         max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
     ) -> Self:
         """Like `from_folder`, for a model in memory, which is left as it is."""
-        with _no_progress_bars(), tempfile.TemporaryDirectory() as folder:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            return cls.from_folder(
-                Path(folder),
+        with tempfile.TemporaryDirectory() as scratch:
+            convert_model_to_ctranslate2(model, tokenizer, Path(scratch))
+            return cls.open(
+                Path(scratch),
                 source_lang=source_lang,
                 compute_type=compute_type,
                 threads=threads,
@@ -188,6 +187,19 @@ def convert_to_ctranslate2(model_folder: Path, destination: Path, quantization: 
         raise _not_convertible(model_folder, error) from error
     except Exception as error:  # transformers and CTranslate2 raise many kinds, RuntimeError and KeyError too
         raise _not_convertible(model_folder, error) from error
+
+
+def convert_model_to_ctranslate2(
+    model: T5ForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    destination: Path,
+    quantization: Quantization = "float32",
+) -> None:
+    """Like `convert_to_ctranslate2`, for a model in memory, which is left as it is."""
+    with _no_progress_bars(), tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        convert_to_ctranslate2(Path(folder), destination, quantization)
 
 
 def _not_convertible(folder: Path, error: Exception) -> CheckpointError:

@@ -15,7 +15,7 @@ from mtdistill.decoding import (
     HuggingFaceTranslator,
     OnnxTranslator,
     Translator,
-    convert_to_ctranslate2,
+    convert_model_to_ctranslate2,
 )
 from mtdistill.export.onnx import convert_to_onnx
 from mtdistill.report import Duel
@@ -34,10 +34,7 @@ class Engines:
         """The model in float32; other formats are made of it when it is loaded."""
         folder = self._scratch / "ctranslate2"
         if not folder.exists():
-            plain = self._scratch / "hf"
-            self._model.save_pretrained(str(plain))
-            self._tokenizer.save_pretrained(str(plain))
-            convert_to_ctranslate2(plain, folder)
+            convert_model_to_ctranslate2(self._model, self._tokenizer, folder)
         return folder
 
     def ctranslate2(self, compute_type: ComputeType, threads: int) -> Translator:

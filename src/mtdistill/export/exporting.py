@@ -5,18 +5,21 @@ Imported by the command line; imports export.gate, export.onnx, export.model_car
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from mtdistill.data.own_sentences import read_evaluation_set
 from mtdistill.data.prepared import EvaluationSet
-from mtdistill.decoding import CTranslate2Translator, HuggingFaceTranslator, OnnxTranslator, Translator
-from mtdistill.decoding.ctranslate2 import convert_to_ctranslate2
+from mtdistill.decoding import (
+    CTranslate2Translator,
+    HuggingFaceTranslator,
+    OnnxTranslator,
+    Translator,
+    convert_model_to_ctranslate2,
+)
 from mtdistill.display import Display
 from mtdistill.errors import ConfigError, ExportError
 from mtdistill.export.gate import FEWEST_SENTENCES, SENTENCES, Parity, measure_parity, require
@@ -29,7 +32,6 @@ from mtdistill.report import find_card
 from mtdistill.student.bundle import Student, load_student, save_folder
 from mtdistill.student.loading import FoundModel, find_model, prepared_data_of, run_folder_of
 
-FormatName = Literal["hf", "ctranslate2", "onnx"]
 # Number formats that each format can hold, the default first.
 PRECISIONS: dict[str, tuple[str, ...]] = {
     "hf": ("float32", "float16", "bfloat16"),
@@ -166,9 +168,7 @@ def _convert(
     if format_name == "onnx":
         convert_to_onnx(student.model, student.tokenizer, fresh, "int8" if precision == "int8" else "float32")
         return OnnxTranslator.open(fresh, source_lang=source_lang, threads=threads)
-    with tempfile.TemporaryDirectory() as scratch:
-        save_folder(student, Path(scratch) / "student")
-        convert_to_ctranslate2(Path(scratch) / "student", fresh, precision)  # type: ignore[arg-type]
+    convert_model_to_ctranslate2(student.model, student.tokenizer, fresh, precision)  # type: ignore[arg-type]
     return CTranslate2Translator.open(fresh, source_lang=source_lang, threads=threads)
 
 

@@ -5,15 +5,10 @@ Imported by export.exporting; imports report, export.gate.
 
 import json
 
+from mtdistill.data.corpora import LICENCES
 from mtdistill.export.gate import Parity
 from mtdistill.report import ReportCard
 from mtdistill.student.loading import FoundModel
-
-# What a model that was trained on a built-in corpus owes to it; only this is known here.
-_CORPORA = {
-    "tatoeba": ("Tatoeba, CC BY 2.0 FR, https://tatoeba.org", "cc-by-2.0"),
-    "cedict": ("CC-CEDICT, CC BY-SA 4.0, https://cc-cedict.org", "cc-by-sa-4.0"),
-}
 
 _USE = {
     "hf": """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -112,7 +107,7 @@ def _example(format_name: str, text: str, lang: str) -> str:
 def _corpora(model: FoundModel) -> list[tuple[str, str]]:
     data = (model.info.get("config") or {}).get("data") or {}
     named = {str(entry).split(":")[0] for name in ("train", "extra") for entry in data.get(name) or ()}
-    return [_CORPORA[name] for name in sorted(named & _CORPORA.keys())]
+    return [LICENCES[name] for name in sorted(named & LICENCES.keys())]
 
 
 def _report_lines(report: ReportCard) -> list[str]:

@@ -55,7 +55,7 @@ class FoundModel:
             CheckpointError: an export that does not say it.
         """
         if self.student is not None:
-            return sum(parameter.numel() for parameter in self.student.model.parameters())
+            return int(self.student.model.num_parameters())
         count = self.info.get("parameters")
         if not isinstance(count, int) or count < 1:
             raise self.made_elsewhere()
