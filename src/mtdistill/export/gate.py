@@ -102,7 +102,7 @@ def require(parity: Parity, name: str, alternatives: Sequence[str]) -> None:
     Args:
         parity: what was measured.
         name: of the export, such as "ctranslate2 int8".
-        alternatives: number formats that round less.
+        alternatives: the other number formats of the same kind of export.
 
     Raises:
         ExportError: the figures, and what to do.
@@ -124,9 +124,9 @@ def require(parity: Parity, name: str, alternatives: Sequence[str]) -> None:
     raise ExportError(
         tr(
             en=f"the export {name} does not translate like the model: got {parity}, accepted {MIN_IDENTICAL:.1%} "
-            "identical or more. Nothing was written. Accept the difference with --accept-loss, or take another "
-            "--format.",
+            f"identical or more. Nothing was written. Take another --quantization ({other}), or accept the difference "
+            "with --accept-loss.",
             zh=f"导出 {name} 的译文与原模型不同：{parity}，至少应有 {MIN_IDENTICAL:.1%} 相同。没有写入任何文件。"
-            "可用 --accept-loss 接受差异，或换用其他 --format。",
+            f"请换用其他 --quantization（{other}），或用 --accept-loss 接受差异。",
         )
     )
