@@ -34,7 +34,7 @@ class StudentConfig(Section):
     kept_decoder_layers: tuple[int, ...] | None = Field(default=None, min_length=1, strict=False)
     """Which teacher decoder layers are kept, counted from 0, ascending; None: chosen by `decoder_layers`."""
     heads: int | None = Field(default=None, ge=1, le=1024)
-    """Attention heads per layer; None: all of the teacher's."""
+    """Attention heads per layer, at most; None: the teacher's."""
     d_ff: int | None = Field(default=None, ge=1, le=1_000_000)
     """Feed-forward width, at most; None: the teacher's."""
     initialisation: Literal["slice", "select", "random"] = "slice"

@@ -47,7 +47,7 @@ def plan_student(config: RunConfig, teacher: Teacher) -> Blueprint:
         decoder_layers=_at_most(student.decoder_layers, shape.decoder_layers),
         kept_encoder_layers=student.kept_encoder_layers,
         kept_decoder_layers=student.kept_decoder_layers,
-        heads=student.heads,
+        heads=_at_most(student.heads, shape.heads),
         feed_forward_width=_at_most(student.d_ff, shape.feed_forward_width),
     )
     encoder, decoder = len(blueprint.kept_encoder_layers), len(blueprint.kept_decoder_layers)
