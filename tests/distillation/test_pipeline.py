@@ -181,7 +181,7 @@ def test_a_student_that_learnt_nothing_is_a_failure_with_a_report(
         tmp_path,
         "student.initialisation=random",
         "training.epochs=1",
-        "training.learning_rate=1e-9",
+        "training.learning_rate=1e-6",
         "training.evaluations=1",
     )
     with pytest.raises(TrainingFailedError, match=r"is not usable: .*report\.json"):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration, TrainerCallback
 
 from mtdistill.data.batches import PackedBatch
+from mtdistill.health.monitor import Monitor
 from mtdistill.modeling import t5_config, use_layer_drop
 from mtdistill.training.engine import Engine
 from mtdistill.training.fused_loss import fused_loss
@@ -115,7 +116,8 @@ def make_training(tmp_path: Path) -> Callable[..., Training]:
     def make(*, sentences: int = 12, dropout: float = 0.0, layer_drop: float = 0.0, feed_forward: str = "relu",
              folder: str = "run", engine: Engine = ONE_PART,
              validate: Callable[[Any], Mapping[str, float]] = lambda _model: {"bleu": 1.0},
-             callbacks: Sequence[TrainerCallback] = (), **schedule: Any) -> Training:  # fmt: skip
+             callbacks: Sequence[TrainerCallback] = (), monitor: Monitor | None = None,
+             **schedule: Any) -> Training:  # fmt: skip
         values = {"epochs": 1, "batch_size": 4, "gradient_accumulation": 1, "learning_rate": 0.01,
                   "weight_decay": 0.01, "max_sequence_length": 32, "warmup_ratio": 0.0, "evaluations": 1}  # fmt: skip
         recorder = Recorder()
@@ -126,7 +128,8 @@ def make_training(tmp_path: Path) -> Callable[..., Training]:
 
         training.trainer = GoldTrainer(
             make_model(dropout, layer_drop, feed_forward), make_rows(sentences), Schedule(**{**values, **schedule}),
-            tmp_path / folder, validate, save_best=save, callbacks=[recorder, *callbacks], engine=engine,
+            tmp_path / folder, validate, save_best=save, callbacks=[recorder, *callbacks], monitor=monitor,
+            engine=engine,
         )  # fmt: skip
         training.trainer.micro_batches, training.trainer.parts, training.trainer.dtypes = [], [], set()
         return training

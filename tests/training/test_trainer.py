@@ -17,7 +17,8 @@ from mtdistill.errors import TrainingFailedError
 from mtdistill.modeling import packed
 from mtdistill.training.callbacks import AVERAGE_FILE, latest_checkpoint
 from mtdistill.training.engine import Engine
-from mtdistill.training.trainer import TIMED_BATCHES, Schedule, TranslationTrainer, teacher_forced_logits
+from mtdistill.training.fused_updates import TIMED_BATCHES
+from mtdistill.training.trainer import Schedule, TranslationTrainer, teacher_forced_logits
 
 MakeTraining = Callable[..., Any]
 Weights = dict[str, Tensor]
@@ -555,7 +556,7 @@ class TestEngine:
             now += seconds[trainer.engine]
             rows.append(tuple(batch.rows.tolist()))
 
-        monkeypatch.setattr("mtdistill.training.trainer.time", Clock())
+        monkeypatch.setattr("mtdistill.training.fused_updates.time", Clock())
         monkeypatch.setattr(trainer, "batch_gradients", batch_gradients)
         assert trainer.use_fastest(engines) is engines[1]
         assert trainer.engine is engines[1]

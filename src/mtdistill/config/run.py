@@ -84,6 +84,8 @@ class TrainingConfig(Section):
     """Number format of matrix products in training; auto: what is fastest on this computer."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads; None: one per physical core."""
+    recovery: bool = True
+    """Skip bad updates, go back to a good state and lower the learning rate where training fails."""
     evaluations: int = Field(ge=1, le=10_000)
     """How many times during the run the validation score is taken."""
     checkpoints_kept: int = Field(default=2, ge=1, le=1000)

@@ -17,27 +17,32 @@ from transformers import T5ForConditionalGeneration
 from transformers.integrations import TensorBoardCallback
 
 from mtdistill.config import RunConfig, apply_overrides
-from mtdistill.data.batches import truncated_ratio
+from mtdistill.data.batches import PackedRows, truncated_ratio
 from mtdistill.data.prepared import PreparedData, prepare_data
 from mtdistill.decoding import CTranslate2Translator
 from mtdistill.display import Display
 from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.construction import start_student
 from mtdistill.distillation.measuring import report_card, test_split, write_reports
-from mtdistill.distillation.preflight import check_teacher
+from mtdistill.distillation.preflight import check_pairs, check_teacher, check_training
+from mtdistill.distillation.probe import PROBED_SENTENCES, Probe
 from mtdistill.distillation.run_folder import RunFolder, resume_run, start_run
 from mtdistill.distillation.summaries import data_summary, engine_summary, start_summary
-from mtdistill.distillation.targets import choose_targets
+from mtdistill.distillation.targets import choose_targets, free_bytes
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.errors import TrainingFailedError
 from mtdistill.evaluation import corpus_quality
 from mtdistill.evaluation.validation import ValidationScorer
 from mtdistill.files import write_atomically
+from mtdistill.health.journal import HEALTH_FILE, Journal
+from mtdistill.health.monitor import Monitor, Stop
+from mtdistill.health.wording import explain
 from mtdistill.messages import tr
 from mtdistill.report import ReportCard
 from mtdistill.student.bundle import Student, load_student, save_bundle, save_folder
 from mtdistill.student.loading import FoundModel
 from mtdistill.teacher.loading import Teacher, load_teacher
+from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations, latest_checkpoint
 from mtdistill.training.engine import Engine, engines, prepare_processor
 
@@ -46,12 +51,17 @@ RANDOM_BASELINE = "random-baseline"
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training: the best student on disk, its validation scores, and how long it took."""
+    """A finished training: the best student on disk, its validation scores, and how long it took.
+
+    Attributes:
+        stopped: why it ended early as failed; None where it came to its end.
+    """
 
     student: Student
     folder: Path
     scores: Mapping[str, float]
     seconds: float
+    stopped: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,16 @@ def distill(
         training_seconds=trained.seconds,
         random_bleu=random_bleu,
     )
+    if trained.stopped:
+        card = card.model_copy(update={"verdict": "failed"})
     write_reports(card, run.path)
+    if trained.stopped:
+        raise TrainingFailedError(
+            tr(
+                en=f"training failed: {trained.stopped} The best student is in {run.best_bundle}, its report in {run.report}",
+                zh=f"训练失败：{trained.stopped}目前最好的学生模型在 {run.best_bundle}，成绩单在 {run.report}",
+            )
+        )
     if card.verdict == "failed":
         raise TrainingFailedError(
             tr(
@@ -178,7 +197,13 @@ def train_student(
             zh=f"用 {len(rows)} 个句对训练；其中 {truncated_ratio(rows, limit):.1%} 在 {limit} 个词元处截断",
         )
     )
-    best: dict[str, float] = {}
+    writer = SummaryWriter(log_dir=str(run.path / "logs"))
+    journal = Journal(run.path / HEALTH_FILE, display, writer)
+    checkpoint = latest_checkpoint(run.checkpoints) if resume else None
+    if checkpoint is None:
+        journal.begin(0)
+    live = LiveTargets(teacher.model)
+    check_pairs(live, teacher.model, rows, limit, journal)
 
     def save_best(model: T5ForConditionalGeneration, scores: Mapping[str, float]) -> None:
         info = {
@@ -192,19 +217,23 @@ def train_student(
         bundle = Student(model, teacher.tokenizer, info)
         save_folder(bundle, run.best_folder)
         save_bundle(bundle, run.best_bundle)
-        best.update(scores)
 
     candidates = engines(config.training.precision, materials.threads)
     if resume and run.engine.is_file():  # another number format or cut would round differently
         candidates = [Engine(**json.loads(run.engine.read_text(encoding="utf-8")))]
-    targets = choose_targets(config, teacher.model, rows, candidates[0], display)
-    writer = SummaryWriter(log_dir=str(run.path / "logs"))
+    targets = choose_targets(config, teacher.model, rows, candidates[0], display, journal)
+    schedule = training_schedule(config.training)
+    held_out = data.split("validation")
+    probed = PackedRows(held_out, limit).batch(list(range(min(len(held_out), PROBED_SENTENCES))))
+    monitor = Monitor(
+        journal, schedule.updates(len(rows)), schedule.max_gradient_norm, recover=config.training.recovery
+    )
     trainer = DistillationTrainer(
         student.build.model,
         targets,
         config.kd,
         rows,
-        training_schedule(config.training),
+        schedule,
         run.checkpoints,
         scorer,
         save_best=save_best,
@@ -214,15 +243,29 @@ def train_student(
             MetricsFile(run.path / "metrics.jsonl"),
             ProgressDisplay(display, tr(en="training", zh="训练")),
         ],
+        probe=Probe(probed, live),
+        outputs=lambda: scorer.outputs,
+        monitor=monitor,
         engine=candidates[0],
     )
     if trainer.engine.fused:
         engine = trainer.use_fastest(candidates)
         write_atomically(run.engine, json.dumps(asdict(engine)))
         display.say(engine_summary(engine))
-    checkpoint = latest_checkpoint(run.checkpoints) if resume else None
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    check_training(trainer, rows, free_bytes(run.path), journal)
+    if checkpoint is None:
+        model = student.build.model.eval()
+        some = PackedRows(rows, limit).batch(list(range(0, len(rows), -(-len(rows) // PROBED_SENTENCES))))
+        monitor.begin(Probe(some, live)(model, config.kd, trainer.temperature).loss)
+        monitor.evaluated(0, None, trainer.probe(model))
+    stopped: str | None = None
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Stop as stop:
+        stopped = explain(stop.finding)
     writer.close()
+    if stopped and not run.best_bundle.is_file():
+        raise TrainingFailedError(stopped)
     if not run.best_bundle.is_file():
         raise TrainingFailedError(
             tr(
@@ -233,7 +276,7 @@ def train_student(
     del trainer
     gc.collect()
     loaded = load_student(run.best_bundle)
-    return Trained(loaded, run.best_bundle, loaded.info["validation"], time.monotonic() - started)
+    return Trained(loaded, run.best_bundle, loaded.info["validation"], time.monotonic() - started, stopped)
 
 
 def _random_baseline(

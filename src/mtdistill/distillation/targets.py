@@ -11,8 +11,17 @@ from transformers import T5ForConditionalGeneration
 
 from mtdistill.config import RunConfig
 from mtdistill.display import Display
+from mtdistill.health.finding import Finding
+from mtdistill.health.journal import Journal
 from mtdistill.messages import tr
-from mtdistill.teacher.state_cache import CachedTargets, build_cache, cache_bytes, cache_folder, cache_parts
+from mtdistill.teacher.state_cache import (
+    CachedTargets,
+    build_cache,
+    cache_bytes,
+    cache_folder,
+    cache_parts,
+    drop_damaged,
+)
 from mtdistill.teacher.targets import LiveTargets, TargetSource
 from mtdistill.training.engine import Engine
 
@@ -26,7 +35,7 @@ def cache_root(config: RunConfig) -> Path:
 
 
 def choose_targets(config: RunConfig, teacher: T5ForConditionalGeneration, rows: datasets.Dataset, engine: Engine,
-                   display: Display) -> TargetSource:  # fmt: skip
+                   display: Display, journal: Journal | None = None) -> TargetSource:  # fmt: skip
     """The teacher's states as the settings want them, stored first if need be.
 
     Args:
@@ -35,12 +44,15 @@ def choose_targets(config: RunConfig, teacher: T5ForConditionalGeneration, rows:
         rows: what is trained on.
         engine: what it runs with.
         display: shows the pass over the data.
+        journal: told about a damaged cache.
 
     Raises:
-        CacheError: the cache cannot be written or is damaged.
+        CacheError: the cache cannot be written.
     """
     live = LiveTargets(teacher, engine)
-    return stored_targets(config, teacher, rows, engine, display) if stores_targets(config, live, rows) else live
+    if not stores_targets(config, live, rows):
+        return live
+    return stored_targets(config, teacher, rows, engine, display, journal)
 
 
 def stores_targets(config: RunConfig, live: LiveTargets, rows: datasets.Dataset) -> bool:
@@ -56,10 +68,16 @@ def cache_pays(config: RunConfig, live: LiveTargets, rows: datasets.Dataset) -> 
 
 
 def stored_targets(config: RunConfig, teacher: T5ForConditionalGeneration, rows: datasets.Dataset, engine: Engine,
-                   display: Display) -> CachedTargets:  # fmt: skip
-    """The cache for these rows, built where it is missing, with a progress bar."""
+                   display: Display, journal: Journal | None = None) -> CachedTargets:  # fmt: skip
+    """The cache for these rows, built where it is missing or damaged, with a progress bar.
+
+    An older cache is compared with its checksums first: a state that a disk has changed would be trained on silently.
+    """
     parts = cache_parts(teacher, rows, config.training.max_sequence_length, str(engine.dtype).removeprefix("torch."))
     folder = cache_folder(cache_root(config), parts)
+    if journal is not None and (damaged := drop_damaged(folder)):
+        example = ", ".join(damaged)
+        journal.record(Finding("damaged_cache", "failure", 0, {"files": len(damaged)}, example, action="rebuilt"))
     with display.bar(tr(en="teacher states", zh="教师状态"), len(rows)) as bar:
         targets = build_cache(folder, parts, rows, LiveTargets(teacher, engine), lambda done, _: bar.advance_to(done))
     size = f"{targets.manifest.mib:.0f} MiB"

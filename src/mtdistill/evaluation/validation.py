@@ -11,13 +11,14 @@ from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 from mtdistill.decoding import CTranslate2Translator, Translation
 from mtdistill.evaluation.quality import corpus_quality
 from mtdistill.evaluation.success import success_rate
+from mtdistill.health.outputs import Outputs
 
 SHOWN_SAMPLES = 5
 
 
 @dataclass
 class ValidationScorer:
-    """Calls with a model give its scores; `samples` holds what it wrote last.
+    """Calls with a model give its scores; `samples` and `outputs` hold what it wrote last.
 
     Attributes:
         sources: distinct validation sentences.
@@ -35,6 +36,7 @@ class ValidationScorer:
     teacher: Sequence[Translation] | None = None
     threads: int = 1
     samples: str = field(default="", init=False)
+    outputs: Outputs | None = field(default=None, init=False)
 
     def __call__(self, model: T5ForConditionalGeneration) -> dict[str, float]:
         """Greedy `bleu`, `chrf` and `success_rate` of the model."""
@@ -46,6 +48,7 @@ class ValidationScorer:
         )
         shown = zip(self.sources, self.references, texts, strict=True)
         self.samples = "\n".join(f"- {s} → **{t}** ({r[0]})" for s, r, t in list(shown)[:SHOWN_SAMPLES])
+        self.outputs = Outputs(self.sources, texts, success.rate, success.failures, success.teacher_failures)
         return {"bleu": quality.bleu, "chrf": quality.chrf, "success_rate": success.rate}
 
     def translate(self, model: T5ForConditionalGeneration) -> list[Translation]:

@@ -9,7 +9,9 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -22,6 +24,7 @@ Result = TypeVar("Result")
 
 # Activations of a token take about 30 kB in a student of this project's size, so a part stays below 0.5 GiB.
 MAX_PART_TOKENS = 16_384
+MIN_PART_TOKENS = 64  # about one pair of sentences: what is smaller does not save memory
 TIMED_ROUNDS = 3
 
 
@@ -63,6 +66,11 @@ class Engine:
         bounds = sorted({0, *inner, len(batch)})
         return [batch.part(first, last) for first, last in itertools.pairwise(bounds)]
 
+    def largest_part(self, batch: PackedBatch) -> int:
+        """About how many tokens of this batch are worked on at once, in each part."""
+        tokens = int(batch.source_starts[-1] + batch.target_starts[-1])
+        return min(self.max_part_tokens, -(-tokens // self.parts))
+
 
 ONE_THREAD = Engine()
 
@@ -93,6 +101,16 @@ def fastest(candidates: Sequence[Engine], seconds: Callable[[Engine], float]) ->
     rounds = [[seconds(candidate) for candidate in candidates] for _ in range(1 + TIMED_ROUNDS)]
     best = [min(times) for times in zip(*rounds[1:], strict=True)]
     return candidates[best.index(min(best))]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was wanted and not to be had; torch has no class of its own for it on CPUs."""
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "not enough memory" in text
+        or "can't allocate" in text
+    )
 
 
 class Workers:
@@ -140,3 +158,11 @@ def prepare_processor(threads: int) -> None:
     # oneDNN prepares code for every shape, about 1 ms each, and by default forgets all but the last 1,024; batches of
     # text have more. Read at its first product.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+
+
+def free_memory_bytes() -> int | None:
+    """What the system can still give; None where it does not tell."""
+    with suppress(OSError, IndexError, ValueError):
+        meminfo = Path("/proc/meminfo").read_text(encoding="utf-8")
+        return int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024
+    return None

@@ -1,6 +1,5 @@
 """What is shown at the next log of a training. Imported by training.trainer."""
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -24,33 +23,31 @@ class SinceLog:
         if self.started is None:
             self.started = time.monotonic()
 
-    def add(self, losses: Mapping[str, float], tokens: int, count: int, update: int) -> None:
+    def add(self, losses: Mapping[str, float], tokens: int, count: int) -> None:
         """Count some sentences of an update in.
 
         Args:
             losses: by name, already divided by `count`.
             tokens: of these sentences.
             count: of all sentences of the update.
-            update: its number, for the message.
-
-        Raises:
-            TrainingFailedError: the total is not finite.
         """
         for name, value in losses.items():
             self.losses[name] += value
         self.tokens += tokens
         self.updates += tokens / count
-        if not math.isfinite(losses["total"]):
-            raise TrainingFailedError(
-                tr(
-                    en=f"the loss is not finite: got {losses['total']} at update {update}. "
-                    "Lower training.learning_rate; the best model so far is kept.",
-                    zh=f"损失不是有限值：第 {update} 次更新时为 {losses['total']}。"
-                    "请降低 training.learning_rate；目前最好的模型已保留。",
-                )
-            )
 
     def figures(self) -> dict[str, float]:
         """Mean of each part of the loss, and target tokens per second."""
         means = {f"{name}_loss": value / self.updates for name, value in self.losses.items() if name != "total"}
         return {**means, "tokens_per_second": self.tokens / (time.monotonic() - (self.started or 0.0))}
+
+
+def not_finite(loss: float, update: int) -> TrainingFailedError:
+    """The error for a loss that is infinite or no number."""
+    return TrainingFailedError(
+        tr(
+            en=f"the loss is not finite: got {loss} at update {update}. "
+            "Lower training.learning_rate; the best model so far is kept.",
+            zh=f"损失不是有限值：第 {update} 次更新时为 {loss}。请降低 training.learning_rate；目前最好的模型已保留。",
+        )
+    )

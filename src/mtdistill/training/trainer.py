@@ -7,7 +7,6 @@ scored, not the loss alone). Imported by teacher and distillation.
 """
 
 import contextlib
-import itertools
 import math
 import os
 import time
@@ -29,23 +28,23 @@ from transformers import (
 )
 
 from mtdistill.data.batches import LengthBucketBatches, PackedBatch, PackedRows, token_lengths
-from mtdistill.kernels.numbers import hashed
-from mtdistill.modeling.packed import decoder_states, supports
+from mtdistill.health.monitor import GoBack, Monitor
+from mtdistill.health.outputs import Outputs
+from mtdistill.modeling.packed import supports
 from mtdistill.modeling.padded import teacher_forced_logits
 from mtdistill.training.callbacks import BestModel, CompleteMarker, MovingAverage
-from mtdistill.training.engine import ONE_THREAD, Engine, Workers, fastest, summed
+from mtdistill.training.engine import ONE_THREAD, Engine, Workers
+from mtdistill.training.fused_updates import FusedUpdates
 from mtdistill.training.optimizer import build_optimizer
 from mtdistill.training.phases import PhaseTimes
 from mtdistill.training.schedule import Schedule
-from mtdistill.training.since_log import SinceLog
-
-# For a race between engines: with all its rounds a few seconds for each.
-TIMED_BATCHES = 8
+from mtdistill.training.since_log import SinceLog, not_finite
+from mtdistill.training.watch import Watch
 
 Validate = Callable[[T5ForConditionalGeneration], Mapping[str, float]]
 
 
-class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
+class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
     """Trains a T5 on tokenised pairs; subclasses define the loss, from hidden states and from logits.
 
     Args:
@@ -58,6 +57,8 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         best_metric: which of those scores chooses the best model; larger is better.
         save_best: called with the best model so far, whenever there is a new one.
         callbacks: more Trainer callbacks, such as the progress display.
+        monitor: watches every update and evaluation, and has training go back where it must; None: only a loss that is
+            not finite ends training. Several processes are not watched, since they would have to agree.
         engine: how updates are computed; without the fused kernels where they do not cover the model or the device,
             or where several processes share the work.
     """
@@ -75,6 +76,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         best_metric: str = "bleu",
         save_best: Callable[[T5ForConditionalGeneration, Mapping[str, float]], None] = lambda _model, _scores: None,
         callbacks: Sequence[TrainerCallback] = (),
+        monitor: Monitor | None = None,
         engine: Engine = ONE_THREAD,
     ) -> None:
         self.schedule, self.validate = schedule, validate
@@ -88,6 +90,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         )
         # The fused way cuts the whole effective batch as it likes; accumulation is left to the Trainer otherwise.
         together = schedule.gradient_accumulation if self.engine.fused else 1
+        self.watch = Watch(self, monitor) if monitor and alone else None
         super().__init__(
             model=model,
             args=Seq2SeqTrainingArguments(
@@ -129,6 +132,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             callbacks=[
                 *([self.average] if self.average else []),
                 BestModel(best_metric, save_best, self.average),
+                *([self.watch] if self.watch else []),
                 *callbacks,
                 CompleteMarker(),
             ],
@@ -139,39 +143,12 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self._start_id: int = model.config.decoder_start_token_id
         self._lengths, self._buckets = token_lengths(dataset), together
         self._workers: Workers | None = None
+        self.update_loss = 0.0  # of the update that is being computed, all its batches together
         self.use_engine(self.engine)
         self._trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         head = model.shared.weight.numel()
         encoder = sum(weight.numel() for weight in model.encoder.parameters()) - head
         self._costs = float(encoder), float(sum(weight.numel() for weight in model.parameters()) - encoder)
-
-    def use_engine(self, engine: Engine) -> None:
-        """Compute with this engine from now on; it must be fused exactly if the first one was."""
-        if self._workers is not None:
-            self._workers.close()
-        self.engine = engine
-        self._workers = Workers(engine.parts, engine.threads_per_part) if engine.fused else None
-
-    def use_fastest(self, engines: Sequence[Engine]) -> Engine:
-        """Time real batches of the first epoch with each engine, by turns, and keep the one that takes least.
-
-        Args:
-            engines: fused ones; a single one is taken without a race.
-        """
-        order = LengthBucketBatches(self._lengths, self.schedule.batch_size, self.schedule.seed, self._buckets)
-        batches = [self.train_dataset.batch(rows) for rows in itertools.islice(order, TIMED_BATCHES)]
-        self.model.train()
-
-        def seconds(engine: Engine) -> float:
-            self.use_engine(engine)
-            self.batch_gradients(batches[0])  # starts the threads
-            started = time.perf_counter()
-            for batch in batches:
-                self.batch_gradients(batch)
-            return time.perf_counter() - started
-
-        self.use_engine(fastest(engines, seconds))
-        return self.engine
 
     def losses_from_states(self, states: Tensor, head: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
         """Summed losses of some sentences by name; ``total`` is what is minimised, the others are only shown.
@@ -193,7 +170,12 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         if self.engine.fused:  # the optimizer too: waking a second thread for it took longer than it saved
             torch.set_num_threads(self.engine.threads_per_part)
         try:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint)
+            while True:
+                try:
+                    return super().train(resume_from_checkpoint=resume_from_checkpoint)
+                except GoBack as request:
+                    assert self.watch is not None
+                    resume_from_checkpoint = str(self.watch.go_back(request))
         except BaseException:
             self.callback_handler.on_train_end(self.args, self.state, self.control)
             raise
@@ -216,34 +198,34 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self._since_log.start()
         model.train()
         batch = PackedBatch(**inputs)
-        gradients, losses = self.batch_gradients(batch)
-        self._since_log.add(losses, len(batch.labels), len(batch.labels), self.state.global_step + 1)
+        gradients, losses = self.gradients_within_memory(batch)
+        self._note_losses(losses, len(batch.labels), len(batch.labels))
         for name, gradient in gradients.items():
             weight = self._trained[name]
             weight.grad = gradient if weight.grad is None else weight.grad + gradient
         return torch.tensor(losses["total"])
 
-    def batch_gradients(self, batch: PackedBatch) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Gradients of the mean loss per token, by weight, and the mean losses; no weight is changed.
+    def _note_losses(self, means: Mapping[str, float], tokens: int, count: int) -> None:
+        """Count the losses of some sentences in, for the log and for the judgement of this update."""
+        self.update_loss += means["total"]
+        if math.isfinite(means["total"]):
+            self._since_log.add(means, tokens, count)
+        elif self.watch is None:
+            raise not_finite(means["total"], self.state.global_step + 1)
 
-        Only where the engine is fused. Dropout is decided by seed, update and part.
-        """
-        parts, count = self.engine.cut(batch, self._costs), len(batch.labels)
-        assert self._workers is not None
-
-        def gradients_of(part: int) -> tuple[dict[str, Tensor], dict[str, float]]:
-            seed = hashed(self.schedule.seed, self.state.global_step * 4096 + part)
-            with self.phases.measure("forward"):
-                states = decoder_states(self.model, parts[part], self.engine.dtype, seed)
-            with self.phases.measure("loss"):
-                sums = self.losses_from_states(states, self.model.shared.weight, parts[part])
-            with self.phases.measure("backward"):
-                found = torch.autograd.grad(sums["total"] / count, [*self._trained.values()], materialize_grads=True)
-            return dict(zip(self._trained, found, strict=True)), {name: v.item() / count for name, v in sums.items()}
-
-        done = self._workers.map(gradients_of, len(parts))
-        losses = {name: sum(part[name] for _, part in done) for name in done[0][1]}
-        return summed([gradients for gradients, _ in done]), losses
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Cut the gradient to what is allowed; an update that must not be made loses it. Gives the norm before."""
+        if self.watch is None:
+            self.update_loss = 0.0
+            return super()._clip_grad_norm(model)  # type: ignore[no-any-return]
+        weights = [weight for weight in model.parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        limit = self.watch.limit(norm.item())
+        if limit is None:
+            model.zero_grad()
+        else:
+            torch.nn.utils.clip_grads_with_norm_(weights, limit, norm)
+        return norm
 
     def compute_loss(
         self,
@@ -259,7 +241,7 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         with self._precision():
             sums = self.losses_from_logits(teacher_forced_logits(model, batch, start_id=self._start_id), batch)
         means = {name: value.item() / count for name, value in sums.items()}
-        self._since_log.add(means, len(batch.labels), count, self.state.global_step + 1)
+        self._note_losses(means, len(batch.labels), count)
         # Every process holds its own tokens while the gradient is averaged over processes.
         loss: Tensor = sums["total"] / count * self.accelerator.num_processes
         return loss
@@ -282,9 +264,20 @@ class TranslationTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             scores = {f"{metric_key_prefix}_{name}": value for name, value in self.validate(model).items()}
         self.log(dict(scores))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
+        if self.watch:
+            self.watch.monitor.evaluated(self.state.global_step, *self.evaluated())
         if self._since_log.started is not None:
             self._since_log.started += time.monotonic() - began  # not training time
         return scores
+
+    def evaluated(self) -> tuple[Outputs | None, Any]:
+        """What the monitor judges after an evaluation: translations, and figures of the objective."""
+        return None, None
+
+    def save_checkpoint(self) -> None:
+        """A checkpoint of this moment, with all that callbacks add to it."""
+        self._save_checkpoint(self.model, None)
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if not self.engine.bfloat16:

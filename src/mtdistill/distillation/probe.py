@@ -1,0 +1,97 @@
+"""What the objective looks like on a few validation sentences: its value, its balance, and how certain the student is.
+
+Costs a forward pass at every evaluation. Imported by the distillation trainer; imports data, distillation.losses.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+
+from mtdistill.config import KdConfig
+from mtdistill.data.batches import PackedBatch
+from mtdistill.distillation.losses import kd_loss
+from mtdistill.modeling.padded import teacher_forced_logits
+from mtdistill.teacher.targets import TargetSource
+
+PROBED_SENTENCES = 100
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Of one evaluation.
+
+    Attributes:
+        loss: the objective, mean per token.
+        student_entropy: of the next-token distribution, nats, mean over tokens.
+        teacher_entropy: likewise.
+        softened_entropy: of the teacher's distribution at the temperature of the objective.
+        kd_norm: L2 norm of the gradient of alpha x T² x KL at the logits.
+        gold_norm: of beta x cross-entropy.
+        temperature: that the objective was computed with.
+    """
+
+    loss: float
+    student_entropy: float
+    teacher_entropy: float
+    softened_entropy: float
+    kd_norm: float
+    gold_norm: float
+    temperature: float
+
+
+class Probe:
+    """Called with a student it gives the figures.
+
+    Args:
+        batch: the sentences.
+        targets: the live teacher; asked once.
+    """
+
+    def __init__(self, batch: PackedBatch, targets: TargetSource) -> None:
+        self._batch = batch
+        self._teacher_logits = (targets.states(batch) @ targets.head.T).float()
+
+    def __call__(self, model: T5ForConditionalGeneration, objective: KdConfig, temperature: float) -> Probed:
+        """Figures of the model as it is, without dropout.
+
+        Args:
+            model: the student, in evaluation mode.
+            objective: its weights and label smoothing.
+            temperature: of the divergence.
+        """
+        with torch.no_grad():
+            start_id = model.config.decoder_start_token_id
+            logits = teacher_forced_logits(model, self._batch, start_id=start_id).float()
+        kd, kd_norm = self._part(logits, temperature, objective.alpha, 0.0, 0.0)
+        gold, gold_norm = self._part(logits, temperature, 0.0, objective.beta, objective.label_smoothing)
+        return Probed(
+            loss=kd + gold,
+            student_entropy=_entropy(logits),
+            teacher_entropy=_entropy(self._teacher_logits),
+            softened_entropy=_entropy(self._teacher_logits / temperature),
+            kd_norm=kd_norm,
+            gold_norm=gold_norm,
+            temperature=temperature,
+        )
+
+    def _part(
+        self, logits: Tensor, temperature: float, alpha: float, beta: float, smoothing: float
+    ) -> tuple[float, float]:
+        """One part of the objective: its value and the norm of its gradient."""
+        if not alpha and not beta:
+            return 0.0, 0.0
+        leaf = logits.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = kd_loss(
+                leaf, self._teacher_logits, self._batch.labels, temperature=temperature, alpha=alpha, beta=beta,
+                label_smoothing=smoothing,
+            ).total  # fmt: skip
+            (gradient,) = torch.autograd.grad(loss, leaf)
+        return loss.item(), gradient.norm().item()
+
+
+def _entropy(logits: Tensor) -> float:
+    log_probs = torch.log_softmax(logits, dim=-1)
+    return -(log_probs.exp() * log_probs).sum(-1).mean().item()

@@ -1,0 +1,84 @@
+"""Where findings go: a line of health.jsonl each, the terminal, and TensorBoard.
+
+Imported by health.monitor, the checks before training and the pipeline; imports health.wording, display, files.
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Protocol
+
+from rich.text import Text
+
+from mtdistill.display import Display
+from mtdistill.files import write_atomically
+from mtdistill.health.finding import Finding
+from mtdistill.health.wording import explain
+
+HEALTH_FILE = "health.jsonl"
+SAID_AGAIN_AFTER = 200  # updates; every finding is written, but one that repeats is not shown every time
+_STYLES = {"warning": "yellow", "failure": "bold red"}
+
+
+class TextWriter(Protocol):
+    """The part of TensorBoard's writer that is used."""
+
+    def add_text(self, tag: str, text_string: str, global_step: int) -> None:
+        """Show a text beside the curves."""
+
+
+class Journal:
+    """Records findings as they come.
+
+    Args:
+        path: of health.jsonl; None writes no file.
+        display: for the terminal.
+        writer: for TensorBoard; may be set later.
+    """
+
+    def __init__(self, path: Path | None, display: Display | None = None, writer: TextWriter | None = None) -> None:
+        self._path, self._display, self.writer = path, display or Display(), writer
+        self._said: dict[tuple[str, str], int] = {}
+        self.counts: defaultdict[str, int] = defaultdict(int)
+        self.lines = 0
+
+    def record(self, finding: Finding) -> None:
+        """Write it down, and show it unless the same was shown shortly before."""
+        self.lines += 1
+        self.counts[finding.check] += 1
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            line = json.dumps(finding.as_dict(), ensure_ascii=False)
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(line + "\n")
+        key = finding.check, finding.action
+        if finding.update - self._said.get(key, -SAID_AGAIN_AFTER) < SAID_AGAIN_AFTER:
+            return
+        self._said[key] = finding.update
+        text = explain(finding)
+        self._display.say(Text(text, style=_STYLES[finding.severity]))
+        if self.writer is not None:
+            self.writer.add_text(f"health/{finding.check}", text, finding.update)
+
+    def begin(self, lines: int) -> None:
+        """Drop what was written after the state that a run goes on from.
+
+        Args:
+            lines: how many had been written then; 0 begins anew.
+        """
+        self.lines = lines
+        if self._path is None:
+            return
+        kept = self._path.read_text(encoding="utf-8").splitlines()[:lines] if self._path.is_file() else []
+        write_atomically(self._path, "".join(f"{line}\n" for line in kept))
+
+
+def read_findings(path: Path) -> list[Finding]:
+    """What a run has found; empty where there is no file. A line that a kill cut short is left out."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            found.append(Finding(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return found

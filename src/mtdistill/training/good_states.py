@@ -1,0 +1,83 @@
+"""States that training can go back to: weights, optimizer, schedule, average, and where it stood.
+
+Held in memory, because a checkpoint on disk may be thousands of updates old. Imported by training.trainer.
+"""
+
+import copy
+import random
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+KEPT = 3
+
+
+@dataclass(frozen=True)
+class GoodState:
+    """Everything that the next update depends on."""
+
+    update: int
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    average: dict[str, Tensor] | None
+    trainer: Any
+    random: tuple[Any, Any, Tensor]
+
+    def matrices(self) -> dict[str, Tensor]:
+        """The weights whose change is looked at."""
+        return {name: weight for name, weight in self.weights.items() if weight.dim() > 1}
+
+
+class GoodStates:
+    """The last few, oldest first, and the one before the first update."""
+
+    def __init__(self) -> None:
+        self._states: deque[GoodState] = deque(maxlen=KEPT)
+        self._start: GoodState | None = None
+
+    def take(self, trainer: Any) -> GoodState:
+        """Copy the state of a `TranslationTrainer` between two updates, and keep it."""
+        state = GoodState(
+            update=trainer.state.global_step,
+            weights={name: weight.detach().clone() for name, weight in trainer.model.named_parameters()},
+            optimizer=copy.deepcopy(trainer.optimizer.state_dict()),
+            scheduler=copy.deepcopy(trainer.lr_scheduler.state_dict()),
+            average=None if trainer.average is None else {k: v.clone() for k, v in trainer.average.weights.items()},
+            trainer=copy.deepcopy(trainer.state),
+            random=(random.getstate(), np.random.get_state(), torch.get_rng_state()),
+        )
+        if state.update == 0:
+            self._start = state
+        self._states.append(state)
+        return state
+
+    def clear(self) -> None:
+        """Forget all but the start."""
+        self._states.clear()
+
+    def before(self, update: int) -> GoodState:
+        """The latest one from before an update, or the oldest there is; later ones are dropped."""
+        known = [*([self._start] if self._start else []), *self._states]
+        chosen = next((state for state in reversed(known) if state.update <= update), known[0])
+        self._states.clear()
+        return chosen
+
+    @torch.no_grad()
+    def restore(self, state: GoodState, trainer: Any) -> None:
+        """Put a trainer back into a state."""
+        for name, weight in trainer.model.named_parameters():
+            weight.copy_(state.weights[name])
+        # Copies, because the state may be wanted again and what is loaded is changed in place.
+        trainer.optimizer.load_state_dict(copy.deepcopy(state.optimizer))
+        trainer.lr_scheduler.load_state_dict(copy.deepcopy(state.scheduler))
+        if trainer.average is not None and state.average is not None:
+            trainer.average.weights = {name: weight.clone() for name, weight in state.average.items()}
+        trainer.state = copy.deepcopy(state.trainer)
+        random.setstate(state.random[0])
+        np.random.set_state(state.random[1])
+        torch.set_rng_state(state.random[2])
