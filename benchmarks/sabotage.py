@@ -31,9 +31,11 @@ from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.config import RunConfig, apply_overrides
 from mtdistill.data.batches import PackedBatch
 from mtdistill.display import Display
-from mtdistill.distillation import pipeline, targets
+from mtdistill.distillation import student_run, targets
 from mtdistill.distillation.budget import training_rows
+from mtdistill.distillation.materials import Materials, prepare_materials
 from mtdistill.distillation.run_folder import RunFolder, environment
+from mtdistill.distillation.student_run import train_student
 from mtdistill.errors import MtdistillError
 from mtdistill.files import write_atomically
 from mtdistill.health.finding import Finding
@@ -120,7 +122,7 @@ def during_training(act: Callable[[Any, Any], None]) -> Iterator[None]:
 @contextmanager
 def broken_rows(change: Callable[[datasets.Dataset], datasets.Dataset]) -> Iterator[None]:
     """Change the tokenised training pairs."""
-    name = "mtdistill.distillation.pipeline.training_rows"
+    name = "mtdistill.distillation.student_run.training_rows"
     with mock.patch(name, lambda data, training: change(training_rows(data, training))):
         yield
 
@@ -179,7 +181,7 @@ def poisoned_states() -> Iterator[None]:
             states: Tensor = self._clean.states(batch)
             return states * math.inf if bool(((batch.rows >= 1000) & (batch.rows < 1003)).any()) else states
 
-    with mock.patch.object(pipeline, "choose_targets", lambda *a, **k: Poisoned(chosen(*a, **k))):
+    with mock.patch.object(student_run, "choose_targets", lambda *a, **k: Poisoned(chosen(*a, **k))):
         yield
 
 
@@ -211,7 +213,7 @@ def destroyed_teacher() -> Iterator[None]:
                 torch.nn.init.normal_(weight, std=0.5)
         return teacher
 
-    with mock.patch("mtdistill.distillation.pipeline.load_teacher", broken):
+    with mock.patch("mtdistill.distillation.materials.load_teacher", broken):
         yield
 
 
@@ -286,7 +288,7 @@ CASES = (
 )  # fmt: skip
 
 
-def run_case(case: Case, base: RunConfig, materials: pipeline.Materials, display: Display) -> Outcome:
+def run_case(case: Case, base: RunConfig, materials: Materials, display: Display) -> Outcome:
     """Train with one fault; everything is written to a temporary folder."""
     started = time.monotonic()
     ended, message, bleu = "finished", "", None
@@ -295,8 +297,8 @@ def run_case(case: Case, base: RunConfig, materials: pipeline.Materials, display
         try:
             config = apply_overrides(base, [*case.overrides, f"output={scratch}"])
             with case.sabotage():
-                own = pipeline.prepare_materials(base, display) if case.name == "destroyed_teacher" else materials
-                trained = pipeline.train_student(config, own, run, display)
+                own = prepare_materials(base, display) if case.name == "destroyed_teacher" else materials
+                trained = train_student(config, own, run, display)
             bleu = trained.scores["bleu"]
             if trained.stopped:
                 ended, message = "stopped", trained.stopped
@@ -343,7 +345,7 @@ def main() -> None:
     quiet_libraries()
     display = Display(Console(soft_wrap=True))
     base = apply_overrides(load_preset("quick").config, [f"output={arguments.output}"])
-    materials = pipeline.prepare_materials(base, display)
+    materials = prepare_materials(base, display)
     stored = json.loads(arguments.results.read_text(encoding="utf-8")) if arguments.results.is_file() else {}
     cases: dict[str, Any] = stored.get("cases", {})
     for case in CASES:

@@ -48,7 +48,7 @@ from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.construction import plan_student, rehearsal_student
 from mtdistill.distillation.forecast import peak_memory_gib
 from mtdistill.distillation.losses import kd_loss
-from mtdistill.distillation.pipeline import Materials, prepare_materials
+from mtdistill.distillation.materials import Materials, prepare_materials
 from mtdistill.distillation.run_folder import environment
 from mtdistill.distillation.targets import stored_targets
 from mtdistill.distillation.trainer import DistillationTrainer

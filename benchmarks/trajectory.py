@@ -32,7 +32,7 @@ from mtdistill.config import apply_overrides
 from mtdistill.display import Display
 from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.construction import start_student
-from mtdistill.distillation.pipeline import prepare_materials
+from mtdistill.distillation.materials import prepare_materials
 from mtdistill.distillation.run_folder import environment
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.presets import load_preset

@@ -11,7 +11,7 @@ from mtdistill.display import Display
 from mtdistill.presets import load_preset
 
 if TYPE_CHECKING:
-    from mtdistill.distillation.pipeline import Materials
+    from mtdistill.distillation.materials import Materials
 
 MakeRun = Callable[..., RunConfig]
 
@@ -55,6 +55,6 @@ def make_run(tiny_teacher_folder: Path, corpus_file: Path) -> MakeRun:
 @pytest.fixture(scope="session")
 def materials(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> "Materials":
     """Teacher and prepared data, shared by all tests: not to be changed."""
-    from mtdistill.distillation.pipeline import prepare_materials
+    from mtdistill.distillation.materials import prepare_materials
 
     return prepare_materials(make_run(tmp_path_factory.mktemp("prepared")), Display())

@@ -5,7 +5,7 @@ import pytest
 
 from mtdistill.config import TrainingConfig, apply_overrides
 from mtdistill.distillation.budget import training_rows, training_schedule
-from mtdistill.distillation.pipeline import Materials
+from mtdistill.distillation.materials import Materials
 from mtdistill.presets import load_preset
 
 

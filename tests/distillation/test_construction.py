@@ -5,7 +5,7 @@ import pytest
 
 from mtdistill.config import apply_overrides
 from mtdistill.distillation.construction import first_batches, plan_student, start_student
-from mtdistill.distillation.pipeline import Materials
+from mtdistill.distillation.materials import Materials
 from mtdistill.errors import StudentError
 from mtdistill.presets import PRESET_NAMES, load_preset
 

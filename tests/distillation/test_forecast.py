@@ -7,7 +7,7 @@ import torch
 
 from mtdistill.distillation import forecast as module
 from mtdistill.distillation.forecast import forecast
-from mtdistill.distillation.pipeline import Materials
+from mtdistill.distillation.materials import Materials
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ import mtdistill
 from mtdistill.cli import main
 from mtdistill.config import RunConfig, read_toml
 from mtdistill.display import Bar, Display
-from mtdistill.distillation.pipeline import Materials, RunResult, distill, prepare_materials
+from mtdistill.distillation.materials import Materials, prepare_materials
+from mtdistill.distillation.pipeline import RunResult, distill
 from mtdistill.distillation.run_folder import run_folder
 from mtdistill.errors import ConfigError, TrainingFailedError
 from mtdistill.report import ReportCard

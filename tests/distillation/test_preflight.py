@@ -7,7 +7,7 @@ import torch
 
 from mtdistill.config import TeacherConfig
 from mtdistill.data.tokenizer import train_tokenizer
-from mtdistill.distillation.pipeline import Materials
+from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.preflight import check_teacher
 from mtdistill.errors import TeacherError
 

@@ -12,7 +12,7 @@ from mtdistill.distillation.probe import Probe
 from mtdistill.teacher.targets import LiveTargets
 
 if TYPE_CHECKING:
-    from mtdistill.distillation.pipeline import Materials
+    from mtdistill.distillation.materials import Materials
 
 OBJECTIVE = KdConfig(temperature=3.0, alpha=0.7, beta=0.3, label_smoothing=0.1)
 

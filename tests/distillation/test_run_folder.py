@@ -1,11 +1,23 @@
+import errno
+import itertools
 import json
 import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mtdistill.config import RunConfig, apply_overrides, read_toml
-from mtdistill.distillation.run_folder import resume_run, run_folder, start_run
+from mtdistill.distillation.run_folder import (
+    locked,
+    resume_command,
+    resume_run,
+    run_folder,
+    says_what_the_disk_said,
+    start_run,
+)
 from mtdistill.errors import ConfigError
 from mtdistill.presets import load_preset
 
@@ -84,3 +96,58 @@ def test_the_places_in_a_run(tmp_path: Path) -> None:
     assert run.best_bundle == run.path / "checkpoints" / "student_best.pt"
     assert run.best_folder == run.path / "checkpoints" / "student_best"
     assert run.report == run.path / "report.json"
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    with locked(config):
+        with pytest.raises(ConfigError, match="another run is writing"), locked(config):
+            pass
+        with locked(config_in(tmp_path / "elsewhere")):
+            pass
+    with locked(config):
+        pass
+
+
+def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from mtdistill.config import apply_overrides\n"
+        "from mtdistill.distillation.run_folder import locked\n"
+        "from mtdistill.presets import load_preset\n"
+        "with locked(apply_overrides(load_preset('quick').config, ['output=' + sys.argv[1]])):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match="another run"), locked(config_in(tmp_path)):
+            pass
+        holder.kill()
+        holder.wait()
+    with locked(config_in(tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_refuses_is_told(tmp_path: Path, number: int) -> None:
+    with pytest.raises(ConfigError, match=r"refused to write.*--resume"), says_what_the_disk_said(tmp_path):
+        raise OSError(number, os.strerror(number))
+    with pytest.raises(ConfigError, match="No space left"), says_what_the_disk_said(tmp_path):
+        raise RuntimeError("write failed: No space left on device (os error 28)")
+
+
+def test_other_errors_are_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), says_what_the_disk_said(tmp_path):
+        (tmp_path / "nothing").read_text(encoding="utf-8")
+    with pytest.raises(RuntimeError, match="shapes"), says_what_the_disk_said(tmp_path):
+        raise RuntimeError("shapes differ")
+
+
+def test_the_command_to_resume_names_what_was_changed(tmp_path: Path) -> None:
+    config = config_in(tmp_path, "kd.temperature=4.5", 'data.train=["a b.tsv"]', "training.recovery=false", "student.d_ff=none")
+    words = shlex.split(resume_command(config))
+    assert words[:4] == ["mtdistill", "distill", "quick", "--resume"]
+    given = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
+    assert apply_overrides(load_preset("quick").config, given) == config

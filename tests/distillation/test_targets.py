@@ -14,7 +14,7 @@ from mtdistill.config import RunConfig
 from mtdistill.data.batches import PackedRows
 from mtdistill.display import Display
 from mtdistill.distillation import targets as module
-from mtdistill.distillation.pipeline import Materials
+from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.targets import SPARE_BYTES, cache_root, choose_targets, free_bytes
 from mtdistill.teacher.state_cache import CachedTargets, cache_bytes, verify_cache
 from mtdistill.teacher.targets import LiveTargets, TargetSource

@@ -8,7 +8,7 @@ import torch
 from mtdistill.config import KdConfig
 from mtdistill.data.batches import PackedRows
 from mtdistill.distillation import trainer as module
-from mtdistill.distillation.pipeline import Materials
+from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.modeling.packed import decoder_states
 from mtdistill.teacher.targets import LiveTargets

@@ -1,6 +1,6 @@
 """What a run will cost on this machine, from a few real updates: time, memory and disk.
 
-Imported by the command line; imports the pipeline.
+Imported by the command line; imports materials, construction, the trainer.
 """
 
 import sys
@@ -17,7 +17,7 @@ from mtdistill.data.batches import PackedBatch
 from mtdistill.decoding import CTranslate2Translator
 from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.construction import rehearsal_student
-from mtdistill.distillation.pipeline import Materials
+from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.targets import stores_targets
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.teacher.state_cache import cache_bytes

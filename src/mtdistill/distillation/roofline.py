@@ -18,7 +18,7 @@ from mtdistill.display import Display
 from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.construction import rehearsal_student
 from mtdistill.distillation.forecast import peak_memory_gib
-from mtdistill.distillation.pipeline import Materials
+from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.targets import choose_targets
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.errors import ConfigError

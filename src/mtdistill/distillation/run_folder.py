@@ -3,22 +3,30 @@
 Imported by the pipeline; imports config, files.
 """
 
+import errno
 import json
 import os
 import platform
+import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from mtdistill.config import RunConfig, dump_toml, read_toml
 from mtdistill.errors import ConfigError
 from mtdistill.evaluation.speed import cpu_name
 from mtdistill.files import write_atomically
 from mtdistill.messages import tr
+from mtdistill.presets import load_preset
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _PACKAGES = ("mtdistill", "torch", "transformers", "tokenizers", "ctranslate2", "datasets", "sacrebleu", "numpy")
 
 
@@ -59,6 +67,58 @@ def run_folder(config: RunConfig) -> RunFolder:
     return RunFolder(Path(config.output) / f"distillation-{config.preset}")
 
 
+@contextmanager
+def locked(config: RunConfig) -> Iterator[None]:
+    """Nobody else writes into the run folder while the block lasts; the lock ends with its process, however it ends.
+
+    Raises:
+        ConfigError: another process holds it, or the folder cannot be written.
+    """
+    folder = run_folder(config).path
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(
+            tr(
+                en=f"another run is writing into this folder: {folder}. Wait for it, stop it, or choose another --output.",
+                zh=f"另一个训练正在写入该文件夹：{folder}。请等待它结束、停止它，或换一个 --output。",
+            )
+        ) from error
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def says_what_the_disk_said(folder: Path) -> Iterator[None]:
+    """Turn a full disk or a folder that cannot be written, anywhere in the block, into a message.
+
+    Files are written beside their final place, so what was whole stays whole.
+
+    Raises:
+        ConfigError: the system refused to write.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        number = getattr(error, "errno", None)
+        told = str(error)
+        if number not in _DISK_ERRORS and not any(os.strerror(known) in told for known in _DISK_ERRORS):
+            raise  # something else
+        raise ConfigError(
+            tr(
+                en=f"the disk refused to write: got {told}, in {folder}. What was saved before is kept. Free some disk or "
+                "make it writable, then go on with --resume.",
+                zh=f"磁盘拒绝写入：{told}，位于 {folder}。之前保存的内容都在。请腾出磁盘空间或设为可写，然后用 --resume 继续。",
+            )
+        ) from error
+
+
 def start_run(config: RunConfig) -> tuple[RunFolder, Path | None]:
     """A fresh run folder; an older run of this name is kept under a name with its time.
 
@@ -78,12 +138,7 @@ def start_run(config: RunConfig) -> tuple[RunFolder, Path | None]:
         write_atomically(run.path / "config.toml", dump_toml(config))
         write_atomically(run.path / "environment.json", json.dumps(environment(), ensure_ascii=False, indent=2))
     except OSError as error:
-        raise ConfigError(
-            tr(
-                en=f"the run folder cannot be written: got {run.path} ({error.strerror}). Choose another --output.",
-                zh=f"无法写入训练文件夹：{run.path}（{error.strerror}）。请换一个 --output。",
-            )
-        ) from error
+        raise _unwritable(run.path, error) from error
     return run, older
 
 
@@ -117,6 +172,23 @@ def resume_run(config: RunConfig) -> tuple[RunFolder, RunConfig]:
     return run, stored
 
 
+def resume_command(config: RunConfig) -> str:
+    """What to type to go on with an interrupted run, its changed settings included."""
+    command = ["mtdistill", "distill", config.preset, "--resume"]
+    usual, given = load_preset(config.preset).config.model_dump(), config.model_dump()
+    for section, values in given.items():
+        if not isinstance(values, dict):
+            command += [f"--set {section}={values}"] if values != usual[section] else []
+            continue
+        for key, value in values.items():
+            if value is None and usual[section][key] is not None:
+                command.append(f"--set {section}.{key}=none")
+            elif value != usual[section][key]:
+                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                command.append(f"--set {shlex.quote(f'{section}.{key}={text}')}")
+    return " ".join(command)
+
+
 def environment() -> dict[str, object]:
     """Versions and machine that results were made with."""
     return {
@@ -127,6 +199,15 @@ def environment() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in _PACKAGES},
     }
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        tr(
+            en=f"the run folder cannot be written: got {folder} ({error.strerror}). Choose another --output.",
+            zh=f"无法写入训练文件夹：{folder}（{error.strerror}）。请换一个 --output。",
+        )
+    )
 
 
 def _name_for_older(folder: Path) -> Path:

@@ -238,9 +238,10 @@ class Monitor:
             return  # one part is switched off
         if figures := series.hard_targets(probed.softened_entropy, probed.teacher_entropy):
             mend = self.recover and memory.temperature is None
-            if mend:
-                memory.temperature = GOOD_TEMPERATURE
             self._note("hard_targets", "failure", update, figures, action="temperature" if mend else "none")
+            if mend:  # losses at another temperature are no measure for those to come
+                memory.temperature, memory.lowest, memory.validation_losses = GOOD_TEMPERATURE, math.inf, []
+                return
         if figures := series.unbalanced_gradients(probed.kd_norm, probed.gold_norm):
             self._note("unbalanced_gradients", "warning", update, figures)
 

@@ -35,6 +35,7 @@ from mtdistill.modeling.padded import teacher_forced_logits
 from mtdistill.training.callbacks import BestModel, CompleteMarker, MovingAverage
 from mtdistill.training.engine import ONE_THREAD, Engine, Workers
 from mtdistill.training.fused_updates import FusedUpdates
+from mtdistill.training.interruption import Interrupted, Interruption
 from mtdistill.training.optimizer import build_optimizer
 from mtdistill.training.phases import PhaseTimes
 from mtdistill.training.schedule import Schedule
@@ -81,7 +82,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
     ) -> None:
         self.schedule, self.validate = schedule, validate
         self.average = MovingAverage(schedule.ema_decay) if schedule.ema_decay else None
-        self._since_log, self.phases = SinceLog(), PhaseTimes()
+        self._since_log, self.phases, self.interruption = SinceLog(), PhaseTimes(), Interruption()
         updates = schedule.updates(len(dataset))
         every = max(1, math.ceil(updates / schedule.evaluations))
         alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # set by torchrun
@@ -134,6 +135,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
                 BestModel(best_metric, save_best, self.average),
                 *([self.watch] if self.watch else []),
                 *callbacks,
+                self.interruption,
                 CompleteMarker(),
             ],
         )
@@ -165,14 +167,22 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         raise NotImplementedError
 
     def train(self, resume_from_checkpoint: str | None = None) -> Any:
-        """Train to the end; after a failure or an interrupt callbacks are told too, so that none keeps the terminal."""
+        """Train to the end; after a failure or an interrupt callbacks are told too, so that none keeps the terminal.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last update is on disk.
+            Stop: the monitor found training beyond recovery.
+        """
         threads = torch.get_num_threads()
         if self.engine.fused:  # the optimizer too: waking a second thread for it took longer than it saved
             torch.set_num_threads(self.engine.threads_per_part)
         try:
             while True:
                 try:
-                    return super().train(resume_from_checkpoint=resume_from_checkpoint)
+                    result = super().train(resume_from_checkpoint=resume_from_checkpoint)
+                    if self.interruption.received is not None:
+                        raise Interrupted(self.interruption.received)
+                    return result
                 except GoBack as request:
                     assert self.watch is not None
                     resume_from_checkpoint = str(self.watch.go_back(request))

@@ -1,0 +1,62 @@
+"""Signals during training: a checkpoint, and the same result after resuming."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from mtdistill.training.callbacks import latest_checkpoint
+from mtdistill.training.interruption import Interrupted
+
+MakeTraining = Callable[..., Any]
+RUN = {"sentences": 12, "epochs": 6, "evaluations": 2}
+
+
+class Send(TrainerCallback):  # type: ignore[misc]
+    """Sends a signal to this process within an update."""
+
+    def __init__(self, number: int, update: int) -> None:
+        self.number, self.update = number, update
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.update - 1:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_training_with_a_checkpoint_that_goes_on_exactly(
+    make_training: MakeTraining, number: signal.Signals
+) -> None:
+    whole = make_training(**RUN, folder="whole")
+    whole.trainer.train()
+    before = signal.getsignal(number)
+    broken = make_training(**RUN, folder="broken", callbacks=[Send(number, 8)])
+    with pytest.raises(Interrupted) as interrupted:
+        broken.trainer.train()
+    assert interrupted.value.number == number
+    assert signal.getsignal(number) is before
+    checkpoint = latest_checkpoint(Path(broken.trainer.args.output_dir))
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-8"
+    resumed = make_training(**RUN, folder="broken")
+    resumed.trainer.train(resume_from_checkpoint=str(checkpoint))
+    for name, weight in whole.weights().items():
+        assert torch.equal(resumed.weights()[name], weight), name
+
+
+def test_a_second_signal_is_not_held_back(make_training: MakeTraining) -> None:
+    training = make_training(**RUN, callbacks=[Send(signal.SIGINT, 8), Send(signal.SIGINT, 8)])
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        training.trainer.train()
+    assert not isinstance(interrupted.value, Interrupted)
+
+
+def test_signals_are_given_back_after_an_undisturbed_run(make_training: MakeTraining) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    make_training(**RUN).trainer.train()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
