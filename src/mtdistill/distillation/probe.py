@@ -54,10 +54,10 @@ class Probe:
         self._teacher_logits = (targets.states(batch) @ targets.head.T).float()
 
     def __call__(self, model: T5ForConditionalGeneration, objective: KdConfig, temperature: float) -> Probed:
-        """Figures of the model as it is, without dropout.
+        """Figures of the model as it is.
 
         Args:
-            model: the student, in evaluation mode.
+            model: the student, in evaluation mode; in training mode the figures are those with dropout.
             objective: its weights and label smoothing.
             temperature: of the divergence.
         """

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 from transformers import T5ForConditionalGeneration
 from transformers.integrations import TensorBoardCallback
@@ -144,7 +145,8 @@ def train_student(
         monitor.evaluated(0, None, trainer.probe(model))
         if monitor.memory.temperature is not None:
             monitor.evaluated(0, None, trainer.probe(model))  # at the new one
-        monitor.begin(before(model, config.kd, trainer.temperature).loss)
+        with torch.random.fork_rng():  # with dropout, as the losses that it is compared with
+            monitor.begin(before(model.train(), config.kd, trainer.temperature).loss)
     stopped: str | None = None
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -167,8 +167,8 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
             write_atomically(self._path, "".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
-        """Append one line."""
-        if not state.is_world_process_zero:
+        """Append one line; the Trainer's summary at the end is left out, for it knows only the time since a resume."""
+        if not state.is_world_process_zero or (logs and "train_runtime" in logs):
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as stream:
