@@ -15,7 +15,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -219,11 +219,36 @@ def verify_cache(folder: Path) -> CacheManifest:
         CacheError: a file is missing or has changed; the message names it.
     """
     manifest = read_manifest(folder)
-    for name, wanted in manifest.sha256.items():
-        path = folder / name
-        if not path.is_file() or sha256_of(path) != wanted:
-            raise _damaged(folder, name)
+    for name in _changed_files(folder, manifest):
+        raise _damaged(folder, name)
     return manifest
+
+
+def drop_damaged(folder: Path) -> list[str]:
+    """Delete what differs from its checksum, so that `build_cache` computes it again.
+
+    Returns:
+        The names of these files; none where there is no whole cache.
+    """
+    if not (folder / MANIFEST).is_file():
+        return []
+    try:
+        changed = list(_changed_files(folder, read_manifest(folder)))
+    except CacheError:  # the manifest itself cannot be read: nothing in the folder can be relied on
+        changed = [path.name for path in sorted(folder.glob("*.npy"))]
+        (folder / MANIFEST).unlink()
+    if changed:
+        (folder / MANIFEST).unlink(missing_ok=True)
+    for name in changed:
+        (folder / name).unlink(missing_ok=True)
+    return changed
+
+
+def _changed_files(folder: Path, manifest: CacheManifest) -> Iterator[str]:
+    for name, wanted in manifest.sha256.items():
+        path = folder / Path(name).name
+        if not path.is_file() or sha256_of(path) != wanted:
+            yield name
 
 
 def remove_cache(folder: Path) -> None:
