@@ -17,6 +17,7 @@ from mtdistill.display import Display
 from mtdistill.training.callbacks import (
     BestModel,
     CompleteMarker,
+    LogBeforeCheckpoint,
     MetricsFile,
     MovingAverage,
     ProgressDisplay,
@@ -223,6 +224,20 @@ class TestMetricsFile:
         after.on_train_begin(args, state_at(goes_on_from), None)
         after.on_log(args, state_at(10), None, {"loss": 0.0})
         assert [json.loads(line)["update"] for line in path.read_text().splitlines()] == [*kept, 10]
+
+    def test_the_summary_of_the_trainer_is_left_out(self, args: Any, tmp_path: Path) -> None:
+        metrics = MetricsFile(tmp_path / "metrics.jsonl")
+        metrics.on_log(args, state_at(9), None, {"train_runtime": 3.0, "train_loss": 1.0})
+        assert list(tmp_path.iterdir()) == []
+
+    def test_means_begin_anew_at_every_checkpoint(self) -> None:
+        log, args = LogBeforeCheckpoint(), SimpleNamespace(save_steps=4)
+        asked = []
+        for update in range(1, 9):
+            control = SimpleNamespace(should_log=update == 3)
+            log.on_step_end(args, state_at(update), control)
+            asked.append(control.should_log)
+        assert asked == [False, False, True, True, False, False, False, True]
 
     def test_another_process_writes_nothing(self, args: Any, tmp_path: Path) -> None:
         metrics = MetricsFile(tmp_path / "metrics.jsonl")

@@ -30,6 +30,7 @@ from mtdistill.training.engine import free_memory_bytes
 
 CHECKED_SENTENCES = 100
 TESTED_SENTENCES = 16
+WHOLE_SENTENCE = 128  # tokens: halves of sentences may well fit others
 GIB = 2**30
 # What a process with the teacher and the libraries takes, and what a target token of a batch takes on top.
 BASE_BYTES, BYTES_PER_TOKEN = 1 * GIB, 60_000
@@ -121,7 +122,7 @@ def check_pairs(
         yield "duplicate_data", "failure" if alike and alike["distinct"] < pairs.HOPELESS_DISTINCT else "warning", alike
         yield "many_truncated", "warning", pairs.many_truncated(rows, max_tokens)
         if len(rows) >= pairs.FEW_ROWS:
-            scores = pairs.judge_pairs(log_probs, rows, max_tokens)
+            scores = pairs.judge_pairs(log_probs, rows, max(max_tokens, WHOLE_SENTENCE))
             # In this order: swapped languages and shifted labels make pairs look shuffled too.
             yield "swapped_languages", "failure", pairs.swapped_languages(scores)
             yield "misaligned_labels", "failure", pairs.misaligned_labels(scores)

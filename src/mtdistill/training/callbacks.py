@@ -176,6 +176,14 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
+class LogBeforeCheckpoint(TrainerCallback):  # type: ignore[misc]
+    """Logs at every checkpoint: the sums behind a mean are in no checkpoint, so they have to begin anew there."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask for a log."""
+        control.should_log = control.should_log or state.global_step % args.save_steps == 0
+
+
 class CompleteMarker(TrainerCallback):  # type: ignore[misc]
     """Marks a checkpoint as whole, as the last file written into it; must be the last callback."""
 

@@ -1,9 +1,8 @@
 """`TranslationTrainer`: what teacher training and distillation have in common.
 
 The Hugging Face Trainer keeps its loop, resume, logging and distributed training. Overridden are the batches (packed,
-in length buckets), the step (parts of a batch side by side where the fused kernels run), the loss (one sum over the
-tokens of the whole effective batch, so that any cut gives the same gradient) and the evaluation (translations are
-scored, not the loss alone). Imported by teacher and distillation.
+in length buckets), the step (parts of a batch side by side where the fused kernels run), the loss (one sum over the tokens
+of the whole effective batch, so that any cut gives the same gradient) and the evaluation (translations are scored).
 """
 
 import contextlib
@@ -32,7 +31,7 @@ from mtdistill.health.monitor import GoBack, Monitor
 from mtdistill.health.outputs import Outputs
 from mtdistill.modeling.packed import supports
 from mtdistill.modeling.padded import teacher_forced_logits
-from mtdistill.training.callbacks import BestModel, CompleteMarker, MovingAverage
+from mtdistill.training.callbacks import BestModel, CompleteMarker, LogBeforeCheckpoint, MovingAverage
 from mtdistill.training.engine import ONE_THREAD, Engine, Workers
 from mtdistill.training.fused_updates import FusedUpdates
 from mtdistill.training.interruption import Interrupted, Interruption
@@ -135,6 +134,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
                 BestModel(best_metric, save_best, self.average),
                 *([self.watch] if self.watch else []),
                 *callbacks,
+                LogBeforeCheckpoint(),
                 self.interruption,
                 CompleteMarker(),
             ],
