@@ -98,6 +98,7 @@ OVERRIDES: dict[str, tuple[str, object]] = {
     "training.seed": ("0", 0),
     "training.precision": ("bfloat16", "bfloat16"),
     "training.threads": ("2", 2),
+    "training.recovery": ("false", False),
     "training.evaluations": ("5", 5),
     "training.checkpoints_kept": ("1", 1),
     "training.validation_sentences": ("100", 100),
@@ -108,7 +109,7 @@ OVERRIDES: dict[str, tuple[str, object]] = {
     "expected.time_budget_minutes": ("15", 15.0),
 }
 NEEDS = {"data.source_lang": "data.target_lang=en", "data.target_lang": "data.source_lang=de"}
-NUMBERS = [path for path, (_, value) in OVERRIDES.items() if isinstance(value, int | float)]
+NUMBERS = [path for path, (_, value) in OVERRIDES.items() if type(value) in (int, float)]
 LISTS = [path for path, (_, value) in OVERRIDES.items() if isinstance(value, tuple)]
 
 
@@ -266,7 +267,7 @@ def test_text_that_is_no_text_is_refused(raw: str) -> None:
 )
 def test_an_unknown_setting_is_named_with_the_nearest_one(wrong: str, right: str | None) -> None:
     message = refusal(f"{wrong}=1")
-    assert f"\n  - {wrong}: no such setting" in message
+    assert f"\n  - {wrong or repr(wrong)}: no such setting" in message
     assert ("Did you mean" in message) == (right is not None)
     if right:
         assert f"Did you mean {right}?" in message
@@ -435,6 +436,24 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(dump_toml(CONFIG), encoding="utf-8-sig")
     assert read_toml(file) == CONFIG
+
+
+def test_a_file_of_a_size_that_no_settings_have(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("# much said\n" * 100_000, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"could not be read: got .*\(more than 1048576 bytes\)"):
+        read_toml(file)
+
+
+@pytest.mark.timeout(10)  # comparing each of these with every setting would take minutes
+@pytest.mark.parametrize("content", ["k" * 1_000_000 + " = 1", "\n".join(f"k{i} = {i}" for i in range(60_000))])
+def test_names_without_end_are_not_compared_and_listed_without_end(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match="no such setting") as caught:
+        read_toml(file)
+    assert len(str(caught.value)) < 4_000
+    assert len(str(caught.value).splitlines()) <= 2 + 50 + 1
 
 
 def test_a_configuration_does_not_change() -> None:

@@ -61,13 +61,13 @@ def test_the_table_fits_a_terminal_and_says_everything(lang: str, run: Any) -> N
 def test_a_forecast_that_cannot_be_made_says_why_and_the_rest_is_shown(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mtdistill.distillation import pipeline
+    from mtdistill.distillation import materials
     from mtdistill.errors import MissingExtraError
 
     def refuse(*_arguments: object) -> None:
         raise MissingExtraError("the corpus is not installed")
 
-    monkeypatch.setattr(pipeline, "prepare_materials", refuse)
+    monkeypatch.setattr(materials, "prepare_materials", refuse)
     called = run("presets")
     assert called.code == 0
     assert "no forecast: the corpus is not installed" in called.out
@@ -77,10 +77,10 @@ def test_a_forecast_that_cannot_be_made_says_why_and_the_rest_is_shown(
 
 
 def test_every_preset_gets_its_forecast(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mtdistill.distillation import forecast, pipeline
+    from mtdistill.distillation import forecast, materials
     from mtdistill.distillation.forecast import Forecast
 
-    monkeypatch.setattr(pipeline, "prepare_materials", lambda config, _display: config.output)
+    monkeypatch.setattr(materials, "prepare_materials", lambda config, _display: config.output)
     monkeypatch.setattr(
         forecast, "forecast", lambda config, _materials: Forecast(config.training.epochs, 1.5, 80.0, 0.5, 300)
     )

@@ -21,7 +21,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunConfig, dict[str, An
         return SimpleNamespace(report="the card", student_path=Path("runs/student_best.pt"), seconds=65.0)
 
     for name, fake in (
-        ("pipeline", SimpleNamespace(prepare_materials=lambda _config, _display: "materials", distill=distill)),
+        ("materials", SimpleNamespace(prepare_materials=lambda _config, _display: "materials")),
+        ("pipeline", SimpleNamespace(distill=distill)),
+        ("run_folder", SimpleNamespace(resume_run=lambda _config: None)),
         ("forecast", SimpleNamespace(forecast=lambda _config, _materials: SimpleNamespace(as_dict=lambda: COST))),
     ):
         monkeypatch.setitem(sys.modules, f"mtdistill.distillation.{name}", fake)  # type: ignore[arg-type]
@@ -87,6 +89,12 @@ def test_the_options_of_distill_arrive(run: Any, calls: list[Any]) -> None:
         "balanced", 4.0, "my [t]eacher", "1.5",
     )  # fmt: skip
     assert options["resume"] is options["compare_random"] is True
+
+
+def test_recovery_can_be_switched_off(run: Any, calls: list[Any]) -> None:
+    run("distill", "quick", "-y", "--no-recovery")
+    run("distill", "quick", "-y")
+    assert [config.training.recovery for config, _ in calls] == [False, True]
 
 
 def test_settings_outside_the_recommended_ranges_are_warned_about(run: Any, calls: list[Any]) -> None:

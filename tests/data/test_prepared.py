@@ -191,7 +191,7 @@ class TestReuse:
         assert second.folder == first.folder
         assert second.manifest == first.manifest
 
-    @pytest.mark.parametrize("step", ["split_text", "_tokenised", "write_atomically"])
+    @pytest.mark.parametrize("step", ["split_text", "tokenised_rows", "write_atomically"])
     def test_an_interruption_leaves_nothing(
         self, make_config: MakeConfig, prepare: Callable[..., PreparedData], monkeypatch: pytest.MonkeyPatch,
         tmp_path: Path, step: str,
@@ -224,6 +224,38 @@ class TestReuse:
     def test_no_folder_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="could not be read"):
             PreparedData(tmp_path / "nowhere")
+
+    def test_a_flipped_bit_anywhere_is_found(
+        self, make_config: MakeConfig, prepare: Callable[..., PreparedData]
+    ) -> None:
+        folder = prepare(make_config()).folder
+        files = [path for path in sorted(folder.glob("*/*")) if path.is_file()]
+        assert {path.relative_to(folder).as_posix() for path in files} == PreparedData(folder).manifest.sha256.keys()
+        for path in files:
+            whole, data = path.read_bytes(), PreparedData(folder)
+            path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+            with pytest.raises(DataError, match=rf"could not be read: got {folder} .*{path.parent.name}/{path.name}"):
+                data.tokenizer if path.parent.name == "tokenizer" else data.split(path.parent.name)
+            path.write_bytes(whole)
+
+    @pytest.mark.parametrize("damage", ["ids", "state", "cut"])
+    def test_data_without_checksums_is_read_and_looked_at(
+        self, make_config: MakeConfig, prepare: Callable[..., PreparedData], damage: str
+    ) -> None:
+        folder = prepare(make_config()).folder
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["sha256"]  # as older versions wrote it
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        assert len(PreparedData(folder).split("test")) == manifest["sizes"]["test"]
+        [rows], state = (folder / "test").glob("*.arrow"), folder / "test" / "state.json"
+        if damage == "ids":  # every end token becomes one that no vocabulary has
+            rows.write_bytes(rows.read_bytes().replace(b"\1\0\0\0", b"\1\0\0\x40"))
+        elif damage == "state":
+            state.write_text("[]")
+        else:
+            rows.write_bytes(rows.read_bytes()[:-500])
+        with pytest.raises(DataError, match=rf"could not be read: got {folder}"):
+            PreparedData(folder).split("test")
 
 
 class TestSplits:

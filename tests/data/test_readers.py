@@ -262,3 +262,18 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path: Path, kind: str
         tracemalloc.stop()
     assert count == 20_000
     assert peak < 400_000  # bytes; measured: 100,000 for buffers. 20,000 pairs in a list take 2,500,000
+
+
+def test_keys_that_are_never_the_same_are_not_kept_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with path.open("w", encoding="utf-8") as stream:
+        for line in range(20):
+            keys = "".join(f', "{line}-{key}": 0' for key in range(4_000))
+            stream.write(f'{{"source": "a", "target": "b"{keys}}}\n')
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_pairs([str(path)], "zh", "en")) == 20
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**21  # measured: 1.0 MB; 5.9 MB where all are remembered

@@ -2,6 +2,7 @@ import bz2
 import gzip
 import lzma
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -145,3 +146,25 @@ def test_messages_are_chinese_for_chinese_users(tmp_path: Path) -> None:
     set_language("zh")
     message = error_of(written(tmp_path / "a.tsv", "好\n".encode("gbk")))
     assert message.startswith(f"无法读取 {tmp_path / 'a.tsv'} 第 1 行：得到非 UTF-8 字节")
+
+
+def test_an_xz_file_that_asks_for_much_memory_is_refused(tmp_path: Path) -> None:
+    small = lzma.compress(b"a\n", preset=9)
+    assert list(read_lines(written(tmp_path / "a.xz", small))) == ["a"]  # which asks for 65 MiB
+    header = bytearray(lzma.compress(b"a\n", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 2**20}]))
+    place = header.index(b"\x21\x01", 12)  # LZMA2, one byte of properties: the size of its dictionary
+    header[place + 2] = 38  # 2 GiB
+    block = header[12 : 12 + (header[12] + 1) * 4 - 4]
+    header[12 + len(block) : 16 + len(block)] = zlib.crc32(block).to_bytes(4, "little")
+    assert "Memory usage limit" in error_of(written(tmp_path / "b.xz", bytes(header)))
+
+
+def test_zeros_behind_an_xz_stream_are_padding(tmp_path: Path) -> None:
+    packed = lzma.compress(b"a\n")
+    assert list(read_lines(written(tmp_path / "a.xz", packed + bytes(8) + packed + bytes(4)))) == ["a", "a"]
+
+
+@pytest.mark.parametrize("suffix", [".xz", ".zst"])
+def test_something_else_behind_the_last_stream_is_an_error(tmp_path: Path, suffix: str) -> None:
+    path = written(tmp_path / f"a{suffix}", PACKERS[suffix](b"a\n") + b"more text that is not packed")
+    assert "damaged or incomplete compressed data" in error_of(path)

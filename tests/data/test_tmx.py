@@ -108,11 +108,12 @@ def test_an_unusable_file(tmp_path: Path, content: bytes | str, match: str) -> N
     [
         "<tu><tuv xml:lang='zh'><seg>" + "x" * 2**24,
         "<tu>" + "".join(f"<tuv xml:lang='x{i}'><seg/></tuv>" for i in range(20_000)),
+        "<tu>" + "".join(f"<tuv xml:lang='{'x' * 2**19}{i}'><seg/></tuv>" for i in range(40)),
         "<!--" + "x" * 2**24 + "-->",
         f"<tu a='{'x' * 2**24}'>",
         "<a>" * 100_000,
     ],
-    ids=["text", "variants", "comment", "attribute", "nesting"],
+    ids=["text", "variants", "languages", "comment", "attribute", "nesting"],
 )
 def test_a_unit_without_end_does_not_fill_the_memory(tmp_path: Path, body: str) -> None:
     path = tmp_path / "a.tmx.gz"

@@ -5,6 +5,7 @@ import random
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -272,3 +273,64 @@ def test_a_tokenizer_that_cannot_be_read(tmp_path: Path, tiny_tokenizer: PreTrai
         with pytest.raises(DataError, match=words) as caught:
             load_tokenizer(folder)
         assert str(folder) in str(caught.value)
+
+
+def changed(folder: Path, file: str, **changes: Any) -> Path:
+    settings = json.loads((folder / file).read_text(encoding="utf-8"))
+    (folder / file).write_text(json.dumps({**settings, **changes}), encoding="utf-8")
+    return folder
+
+
+class TestOfStrangers:
+    @pytest.fixture
+    def folder(self, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
+        tiny_tokenizer.save_pretrained(str(tmp_path))
+        return tmp_path
+
+    @pytest.mark.parametrize("count", [10**5, 2**62])
+    def test_pieces_that_are_to_be_made_up_without_end(self, count: int, folder: Path) -> None:
+        changed(folder, "tokenizer_config.json", extra_ids=count)
+        with pytest.raises(DataError, match="ValueError"):
+            load_tokenizer(folder)
+
+    def test_a_length_may_be_endless(self, folder: Path) -> None:
+        load_tokenizer(changed(folder, "tokenizer_config.json", model_max_length=10**30))
+
+    def test_a_file_of_a_size_that_no_tokenizer_has(self, folder: Path) -> None:
+        with (folder / "tokenizer.json").open("ab") as stream:
+            stream.truncate(2**28)  # takes no disk
+        with pytest.raises(DataError, match="ValueError"):
+            load_tokenizer(folder)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"pad_token": None}, {"eos_token": None}, {"eos_token": "a"}, {"model_max_length": "long"},
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_settings_that_would_fail_at_the_first_sentence(self, settings: dict[str, Any], folder: Path) -> None:
+        with pytest.raises(DataError, match="tokenizer could not be read"):
+            load_tokenizer(changed(folder, "tokenizer_config.json", **settings))
+
+    def test_an_end_token_with_an_id_of_no_piece(self, folder: Path) -> None:
+        processor = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["post_processor"]
+        processor["special_tokens"][EOS]["ids"] = [10**6]
+        with pytest.raises(DataError, match="tokenizer could not be read"):
+            load_tokenizer(changed(folder, "tokenizer.json", post_processor=processor))
+
+    def test_a_library_that_panics(self, folder: Path) -> None:
+        """Its exception is none of Python's `Exception`s."""
+        decoder = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["decoder"]
+        steps = [step for step in decoder["decoders"] if step["type"] not in ("Fuse", "Strip")]
+        strip = {"type": "Strip", "content": " ", "start": 0, "stop": 2**32 - 1}
+        with pytest.raises(DataError, match="PanicException"):
+            load_tokenizer(changed(folder, "tokenizer.json", decoder={**decoder, "decoders": [*steps, strip]}))
+
+    def test_an_interruption_is_none(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupt(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(AutoTokenizer, "from_pretrained", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load_tokenizer(folder)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mtdistill.decoding import HuggingFaceTranslator
+from mtdistill.errors import CheckpointError
 
 Corpus = list[tuple[str, str]]
 
@@ -70,3 +71,10 @@ def test_no_call_warns(tiny_teacher: Any, caplog: pytest.LogCaptureFixture) -> N
     finally:
         logger.removeHandler(caplog.handler)
     assert caplog.messages == []
+
+
+def test_a_decoder_deeper_than_the_encoder_is_refused(tiny_teacher: Any) -> None:
+    model, tokenizer = tiny_teacher
+    model.config.num_layers = 1
+    with pytest.raises(CheckpointError, match="got 1 encoder and 2 decoder layers, accepted no more decoder"):
+        HuggingFaceTranslator(model, tokenizer, source_lang="zh")

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from mtdistill.decoding import OnnxTranslator, Translation, Translator
@@ -141,3 +143,49 @@ def test_is_quiet_and_translates_without_torch(onnx_folder: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "he likes the cat.\n", "")
+
+
+class TestGraphsOfStrangers:
+    """A graph is a program."""
+
+    @staticmethod
+    def change(folder: Path, graph: str, change: Callable[[Any], None]) -> None:
+        path = folder / "onnx" / f"{graph}.onnx"
+        model = onnx.load(path)
+        change(model.graph)
+        onnx.save(model, path)
+
+    def test_one_that_does_not_run_is_refused_when_it_is_opened(self, folder: Path) -> None:
+        def turn(graph: Any) -> None:
+            node = next(node for node in graph.node if node.op_type == "Transpose")
+            del node.attribute[0].ints[:]
+            node.attribute[0].ints.extend([3, 2, 1, 0])
+
+        self.change(folder, "decoder_model_merged", turn)
+        with pytest.raises(CheckpointError, match=r"could not be loaded: got .*Export it again"):
+            OnnxTranslator.open(folder, source_lang="zh")
+
+    def test_one_that_stops_at_a_sentence(self, folder: Path) -> None:
+        translator: Any = OnnxTranslator.open(folder, source_lang="zh")
+        translator._encoder.run = None
+        with pytest.raises(CheckpointError, match="stopped at a sentence: got 'NoneType' object"):
+            translator.translate(["他喜欢猫。"])
+
+    def test_one_that_wants_much_memory(self, folder: Path) -> None:
+        def grow(graph: Any) -> None:
+            end = onnx.numpy_helper.from_array(np.array(2 * 10**9, dtype=np.int64), "much")
+            zero = onnx.numpy_helper.from_array(np.array(0, dtype=np.int64), "zero")
+            one = onnx.numpy_helper.from_array(np.array(1, dtype=np.int64), "one")
+            graph.initializer.extend([end, zero, one])
+            numbers = onnx.helper.make_node("Range", ["zero", "much", "one"], ["numbers"])
+            total = onnx.helper.make_node("ReduceSum", ["numbers"], ["total"], keepdims=0)
+            as_float = onnx.helper.make_node("Cast", ["total"], ["total_float"], to=1)
+            output = graph.output[0].name
+            renamed = next(node for node in graph.node if output in node.output)
+            renamed.output[list(renamed.output).index(output)] = "states before"
+            last = onnx.helper.make_node("Add", ["states before", "total_float"], [output])
+            graph.node.extend([numbers, total, as_float, last])
+
+        self.change(folder, "encoder_model", grow)  # 16 GB
+        with pytest.raises(CheckpointError, match="Available memory"):
+            OnnxTranslator.open(folder, source_lang="zh")

@@ -16,7 +16,8 @@ from mtdistill.display import Display
 from mtdistill.distillation import targets as module
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.targets import SPARE_BYTES, cache_root, choose_targets, free_bytes
-from mtdistill.teacher.state_cache import CachedTargets, cache_bytes, verify_cache
+from mtdistill.teacher.cache_manifest import verify_cache
+from mtdistill.teacher.state_cache import CachedTargets, cache_bytes
 from mtdistill.teacher.targets import LiveTargets, TargetSource
 from mtdistill.training.engine import Engine
 

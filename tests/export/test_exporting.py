@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,6 +59,23 @@ def test_every_export_translates_like_the_model(form: tuple[str, str], exports: 
     translations = find_model(done.folder).translator().translate(SENTENCES)
     if form[1] != "int8":
         assert [translation.text for translation in translations] == EXPECTED
+
+
+@pytest.mark.parametrize("form", [("hf", "float32"), ("ctranslate2", "int8"), ("onnx", "int8")], ids="-".join)
+def test_a_flipped_bit_in_any_file_is_found_before_a_library_reads_it(
+    form: tuple[str, str], exports: dict[Any, Exported], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(exports[form].folder, tmp_path / "export"))
+    assert "sha256" not in find_model(folder).info
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("README.md", "mtdistill.json")]
+    assert len(files) >= 4
+    for path in files:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(CheckpointError, match=rf"not those that were written: got .*{path.name}"):
+            find_model(folder)
+        path.write_bytes(whole)
+    find_model(folder)
 
 
 @pytest.mark.parametrize("format_name", PRECISIONS)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,16 +18,8 @@ from mtdistill.data.prepared import PreparedData
 from mtdistill.errors import CacheError
 from mtdistill.files import write_atomically
 from mtdistill.teacher import state_cache as module
-from mtdistill.teacher.state_cache import (
-    CachedTargets,
-    build_cache,
-    cache_bytes,
-    cache_folder,
-    cache_parts,
-    read_manifest,
-    remove_cache,
-    verify_cache,
-)
+from mtdistill.teacher.cache_manifest import drop_damaged, read_manifest, remove_cache, verify_cache
+from mtdistill.teacher.state_cache import CachedTargets, build_cache, cache_bytes, cache_folder, cache_parts
 from mtdistill.teacher.targets import LiveTargets, TargetSource
 from mtdistill.training.fused_loss import fused_loss
 
@@ -293,6 +286,33 @@ class TestDamage:
         with pytest.raises(CacheError, match=rf"\({name}\)"):
             verify_cache(setting.folder)
 
+    @pytest.mark.parametrize("shape", ["(10000000000000000000000000,)", "(-1,)", "(160, 10)", "[]", "None"])
+    def test_a_header_that_claims_another_size(self, setting: Setting, shape: str) -> None:
+        head = setting.build().head
+        path = setting.folder / "starts.npy"
+        header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        path.write_bytes(b"\x93NUMPY\x01\x00v\x00" + header.encode() + path.read_bytes()[128:])
+        with pytest.raises(CacheError, match=r"damaged: .*starts\.npy"):
+            CachedTargets(setting.folder, head)
+
+    def test_starts_that_go_down_where_a_difference_overflows(self, setting: Setting) -> None:
+        head = setting.build().head
+        starts = np.load(setting.folder / "starts.npy")
+        starts[1:4] = 2**62, 2**63 - 1, -(2**63)
+        starts[4:9] = -(2**62), -5, -4, -3, -2
+        np.save(setting.folder / "starts.npy", starts)
+        with pytest.raises(CacheError, match=r"damaged: .*starts\.npy"):
+            CachedTargets(setting.folder, head)
+
+    def test_rows_of_other_lengths_than_those_of_the_data(self, setting: Setting) -> None:
+        cached = setting.build()
+        starts = np.load(setting.folder / "starts.npy")
+        starts[7] += 1
+        np.save(setting.folder / "starts.npy", starts)
+        longer = CachedTargets(setting.folder, cached.head)
+        with pytest.raises(CacheError, match=r"damaged: .*starts\.npy"):
+            longer.states(setting.batch([3, 6, 9]))
+
     @pytest.mark.parametrize("name", FILES)
     def test_a_missing_file(self, setting: Setting, name: str) -> None:
         head = setting.build().head
@@ -321,6 +341,67 @@ class TestDamage:
         assert sorted(stored["sha256"]) == sorted(FILES)
         assert (manifest.rows, manifest.width) == (160, 16)
         assert manifest.tokens == sum(min(LIMIT, count) for count in setting.rows["target_tokens"])
+
+
+class TestDropping:
+    @pytest.mark.parametrize("name", SHARDS)
+    @pytest.mark.parametrize("damage", ["changed", "cut short", "missing"])
+    def test_a_shard_that_is_not_as_written_is_named_deleted_and_built_again(
+        self, setting: Setting, name: str, damage: str
+    ) -> None:
+        whole = setting.build().manifest
+        path = setting.folder / name
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 4
+        path.unlink()
+        if damage != "missing":
+            path.write_bytes(content if damage == "changed" else content[:-100])
+        kept = {other: (setting.folder / other).stat().st_mtime_ns for other in FILES if other != name}
+        assert drop_damaged(setting.folder) == [name]
+        assert {other.name for other in setting.folder.iterdir()} == {*FILES} - {name}
+        rebuilding = Watched(setting.teacher)
+        rebuilt = setting.build(rebuilding)
+        first = 50 * SHARDS.index(name)
+        assert sorted(rebuilding.rows) == list(range(first, min(first + 50, 160)))
+        assert rebuilt.manifest == whole == verify_cache(setting.folder)
+        shards = {other: seen for other, seen in kept.items() if other in SHARDS}
+        assert shards == {other: (setting.folder / other).stat().st_mtime_ns for other in shards}
+
+    def test_a_whole_cache_is_untouched(self, setting: Setting) -> None:
+        setting.build()
+        before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in setting.folder.iterdir()}
+        assert drop_damaged(setting.folder) == []
+        assert before == {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in setting.folder.iterdir()}
+
+    @pytest.mark.parametrize("content", ["", "{", "null", '{"identity": "a"}'])
+    def test_an_unreadable_manifest_drops_everything(self, setting: Setting, content: str) -> None:
+        setting.build()
+        (setting.folder / "manifest.json").write_text(content, encoding="utf-8")
+        assert drop_damaged(setting.folder) == sorted(FILES)
+        assert list(setting.folder.iterdir()) == []
+        rebuilding = Watched(setting.teacher)
+        setting.build(rebuilding)
+        assert sorted(rebuilding.rows) == list(range(160))
+
+    @pytest.mark.parametrize("name", ["../outside.npy", "/outside.npy", "sub/x.npy", "..", "thesis.txt"])
+    def test_a_manifest_that_names_other_files_deletes_none_of_them(self, setting: Setting, name: str) -> None:
+        setting.build()
+        outside = [setting.root / "outside.npy", setting.folder / "sub" / "x.npy", setting.folder / "thesis.txt"]
+        for path in outside:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("dear", encoding="utf-8")
+        manifest = json.loads((setting.folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest["sha256"][name] = "0" * 64
+        (setting.folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        drop_damaged(setting.folder)
+        assert all(path.is_file() for path in outside)
+
+    def test_an_unfinished_cache_is_left_to_be_finished(self, setting: Setting) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            setting.build(Watched(setting.teacher, stop_before_batch=5))
+        before = sorted(path.name for path in setting.folder.iterdir())
+        assert drop_damaged(setting.folder) == []
+        assert sorted(path.name for path in setting.folder.iterdir()) == before
 
 
 class TestRemoving:

@@ -4,6 +4,9 @@
 130 for Ctrl-C; 1 is kept for a report card with a broken promise.
 """
 
+import errno
+import io
+import re
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +18,8 @@ from mtdistill import messages
 from mtdistill.errors import MtdistillError, TrainingFailedError
 from mtdistill.messages import tr
 
+# What the system refuses wherever it happens, through no fault of ours: a full disk, missing permissions, a broken one.
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE}
 EXIT_BAD_INPUT, EXIT_TRAINING_FAILED, EXIT_INTERRUPTED = 2, 3, 130
 
 
@@ -34,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _show_error(str(error))
         return EXIT_BAD_INPUT
     except typer.TyperException as error:
-        if message := error.format_message():  # empty where the help of a group was shown instead
+        if message := _worded(error):  # empty where the help of a group was shown instead
             hint = tr(en="Help: mtdistill --help", zh="帮助：mtdistill --help")
             _show_error(f"{message}\n{hint}")
         return EXIT_BAD_INPUT
@@ -43,6 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        _show_error(
+            tr(
+                en=f"the system refused: got {error.strerror} ({error.filename or '-'}), accepted a place with enough "
+                "space and the permission to use it. Make room, or choose another folder.",
+                zh=f"系统拒绝了操作：{error.strerror}（{error.filename or '-'}），需要空间足够且有权限的位置。"
+                "请腾出空间，或换一个文件夹。",
+            )
+        )
+        return EXIT_BAD_INPUT
     if code == EXIT_INTERRUPTED:  # typer makes this code out of Ctrl-C
         interrupted = tr(
             en="\nInterrupted. What was saved is kept; add --resume to go on.",
@@ -54,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def script() -> None:
     """Entry point of the installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal or pipe that knows no Chinese is no reason to stop.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())
 
 
@@ -64,6 +85,12 @@ def _errors() -> Console:
 def _show_error(message: str) -> None:
     # As `Text`, for a path or a sentence in it may hold brackets, which are no markup.
     _errors().print(Text.assemble((tr(en="Error:", zh="错误："), "bold red"), " ", message))
+
+
+def _worded(error: typer.TyperException) -> str:
+    """The message of Typer, with its frame in the user's language where what is in it is ours."""
+    message = error.format_message()
+    return tr(en=message, zh=re.sub(r"^Invalid value for (.+?): ", r"\1 的值无效：", message))
 
 
 def _take_language(given: list[str]) -> list[str]:

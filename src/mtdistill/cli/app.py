@@ -12,7 +12,15 @@ from rich.console import Console
 from mtdistill.cli.bench import add_bench
 from mtdistill.cli.cache import add_cache
 from mtdistill.cli.deliver import add_compare, add_export
-from mtdistill.cli.options import json_option, output_option, resume_option, set_option, teacher_option
+from mtdistill.cli.options import (
+    json_option,
+    number_option,
+    output_option,
+    path_option,
+    resume_option,
+    set_option,
+    teacher_option,
+)
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -89,6 +97,11 @@ def _add_distill(app: typer.Typer) -> None:
         ),
     )
 
+    recovery_option = typer.Option(
+        "--no-recovery",
+        help=tr(en="only watch: skip no update, never go back", zh="只监视：不跳过更新，也不退回"),
+    )
+
     @app.command(help=tr(en="Distil a student with a preset.", zh="用一个预设蒸馏学生模型。"))
     def distill(
         preset: Annotated[str, preset_argument],
@@ -98,13 +111,14 @@ def _add_distill(app: typer.Typer) -> None:
         output: Annotated[str | None, output_option()] = None,
         resume: Annotated[bool, resume_option()] = False,
         compare_random: Annotated[bool, random_option] = False,
+        no_recovery: Annotated[bool, recovery_option] = False,
     ) -> None:
         from mtdistill.cli.menu import run_preset
 
         code = run_preset(
             Display(Console()),
             preset,
-            overrides or [],
+            [*(overrides or []), *(["training.recovery=false"] if no_recovery else [])],
             teacher=teacher,
             output=output,
             ask=not yes,
@@ -115,20 +129,17 @@ def _add_distill(app: typer.Typer) -> None:
 
 
 def _add_test(app: typer.Typer) -> None:
-    path_option = typer.Option(
+    model_option = path_option(
         "--model_path",
         "--model-path",
-        help=tr(
-            en="student_best.pt, a run folder, an export, or a model folder",
-            zh="student_best.pt、训练文件夹、导出文件夹或模型文件夹",
-        ),
+        en="student_best.pt, a run folder, an export, or a model folder",
+        zh="student_best.pt、训练文件夹、导出文件夹或模型文件夹",
     )
-
-    data_option = typer.Option(
-        "--data", help=tr(en="your own sentence pairs instead (repeatable)", zh="改用自己的句对（可重复）")
+    data_option = path_option(
+        "--data", en="your own sentence pairs instead (repeatable)", zh="改用自己的句对（可重复）", kind=str
     )
     quick_option = typer.Option("--quick", help=tr(en="time only what the promise is about", zh="只测承诺所涉及的速度"))
-    comet_option = typer.Option("--comet", help=tr(en="checkpoint of a COMET model", zh="COMET 模型的检查点文件"))
+    comet_option = path_option("--comet", en="checkpoint of a COMET model", zh="COMET 模型的检查点文件")
 
     @app.command(
         help=tr(
@@ -137,7 +148,7 @@ def _add_test(app: typer.Typer) -> None:
         )
     )
     def test(
-        model_path: Annotated[Path, path_option],
+        model_path: Annotated[Path, model_option],
         teacher: Annotated[str | None, teacher_option()] = None,
         output: Annotated[str | None, output_option()] = None,
         data: Annotated[list[str] | None, data_option] = None,
@@ -157,10 +168,10 @@ def _add_translate(app: typer.Typer) -> None:
     text_argument = typer.Argument(
         help=tr(en="text; none: read standard input, or ask", zh="文本；不给则读取标准输入或交互输入")
     )
-    model_option = typer.Option(
-        "--model", help=tr(en="student or export; none: only the teacher", zh="学生模型或其导出；不给则只用教师模型")
+    model_option = path_option(
+        "--model", en="student or export; none: only the teacher", zh="学生模型或其导出；不给则只用教师模型"
     )
-    beam_option = typer.Option("--beam", min=1, max=64, help=tr(en="beam size", zh="束宽"))
+    beam_option = number_option("--beam", 1, 64, en="beam size", zh="束宽")
 
     @app.command(
         help=tr(
@@ -180,15 +191,12 @@ def _add_translate(app: typer.Typer) -> None:
 
 
 def _add_teacher_train(app: typer.Typer) -> None:
-    def option(
-        name: str,
-        en: str,
-        zh: str,
-        min: float | None = None,
-        max: float | None = None,
-    ) -> typer.models.OptionInfo:
-        made: typer.models.OptionInfo = typer.Option(name, help=tr(en=en, zh=zh), min=min, max=max)
+    def text_option(name: str, en: str, zh: str) -> typer.models.OptionInfo:
+        made: typer.models.OptionInfo = typer.Option(name, help=tr(en=en, zh=zh))
         return made
+
+    def data_option(name: str, en: str, zh: str) -> typer.models.OptionInfo:
+        return path_option(name, en=en, zh=zh, kind=str)
 
     @app.callback()
     def teacher() -> None:
@@ -202,28 +210,32 @@ def _add_teacher_train(app: typer.Typer) -> None:
     )
     def train(
         data: Annotated[
-            list[str] | None, option("--data", "built-in corpus, file or folder", "内置语料、文件或文件夹")
+            list[str] | None, data_option("--data", "built-in corpus, file or folder", "内置语料、文件或文件夹")
         ] = None,
-        extra: Annotated[list[str] | None, option("--extra", "more training pairs", "额外的训练句对")] = None,
+        extra: Annotated[list[str] | None, data_option("--extra", "more training pairs", "额外的训练句对")] = None,
         validation: Annotated[
-            list[str] | None, option("--validation", "your validation pairs", "自己的验证句对")
+            list[str] | None, data_option("--validation", "your validation pairs", "自己的验证句对")
         ] = None,
-        test: Annotated[list[str] | None, option("--test", "your test pairs", "自己的测试句对")] = None,
-        source_lang: Annotated[str | None, option("--source-lang", "such as zh", "例如 zh")] = None,
-        target_lang: Annotated[str | None, option("--target-lang", "such as en", "例如 en")] = None,
-        vocabulary_size: Annotated[int | None, option("--vocabulary-size", "pieces", "词表大小")] = None,
+        test: Annotated[list[str] | None, data_option("--test", "your test pairs", "自己的测试句对")] = None,
+        source_lang: Annotated[str | None, text_option("--source-lang", "such as zh", "例如 zh")] = None,
+        target_lang: Annotated[str | None, text_option("--target-lang", "such as en", "例如 en")] = None,
+        vocabulary_size: Annotated[
+            int | None, number_option("--vocabulary-size", 400, 1_000_000, en="pieces", zh="词表大小")
+        ] = None,
         encoder_layers: Annotated[
-            int | None, option("--encoder-layers", "layers", "编码器层数", min=1, max=100)
+            int | None, number_option("--encoder-layers", 1, 100, en="layers", zh="编码器层数")
         ] = None,
         decoder_layers: Annotated[
-            int | None, option("--decoder-layers", "layers", "解码器层数", min=1, max=100)
+            int | None, number_option("--decoder-layers", 1, 100, en="layers", zh="解码器层数")
         ] = None,
         epochs: Annotated[
-            int | None, option("--epochs", "passes over the data", "训练轮数", min=1, max=100_000)
+            int | None, number_option("--epochs", 1, 100_000, en="passes over the data", zh="训练轮数")
         ] = None,
-        batch_size: Annotated[int | None, option("--batch-size", "sentences", "每批句数", min=1, max=65_536)] = None,
-        dropout: Annotated[float | None, option("--dropout", "rate", "丢弃率", min=0.0, max=0.9)] = None,
-        threads: Annotated[int | None, option("--threads", "CPU threads", "CPU 线程数", min=1, max=1024)] = None,
+        batch_size: Annotated[
+            int | None, number_option("--batch-size", 1, 65_536, en="sentences", zh="每批句数")
+        ] = None,
+        dropout: Annotated[float | None, number_option("--dropout", 0.0, 0.9, en="rate", zh="丢弃率")] = None,
+        threads: Annotated[int | None, number_option("--threads", 1, 1024, en="CPU threads", zh="CPU 线程数")] = None,
         output: Annotated[str, output_option()] = "train_process",
         resume: Annotated[bool, resume_option()] = False,
     ) -> None:

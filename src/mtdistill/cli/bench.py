@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mtdistill.cli.options import json_option, set_option
+from mtdistill.cli.options import json_option, number_option, set_option
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -33,17 +33,20 @@ def add_bench(app: typer.Typer) -> None:
     )
     def training(
         preset: Annotated[str, typer.Argument(help=tr(en="name or number 1-5", zh="名称或编号 1-5"))] = "balanced",
-        updates: Annotated[int, typer.Option(min=1, max=1_000_000, help=tr(en="updates", zh="更新次数"))] = 100,
+        updates: Annotated[int, number_option("--updates", 1, 1_000_000, en="updates", zh="更新次数")] = 100,
         overrides: Annotated[list[str] | None, set_option()] = None,
         as_json: Annotated[bool, json_option()] = False,
     ) -> None:
+        from mtdistill.cli.checks import require_run
         from mtdistill.cli.quiet import quiet_libraries
         from mtdistill.config import apply_overrides
-        from mtdistill.distillation.pipeline import prepare_materials
-        from mtdistill.distillation.roofline import bench_training
         from mtdistill.presets import load_preset
 
         config = apply_overrides(load_preset(preset).config, overrides or [])
+        require_run(config)
+        from mtdistill.distillation.materials import prepare_materials
+        from mtdistill.distillation.roofline import bench_training
+
         display = Display(None if as_json else Console())
         quiet_libraries()
         found = bench_training(config, prepare_materials(config, display), updates, display)

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mtdistill.cli.options import output_option, set_option
+from mtdistill.cli.options import output_option, path_argument, set_option
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -16,7 +16,7 @@ def add_cache(app: typer.Typer) -> None:
     """The group of commands."""
     caches = typer.Typer(help=tr(en="Stored teacher states.", zh="已存储的教师状态。"), no_args_is_help=True)
     app.add_typer(caches, name="cache")
-    name_argument = typer.Argument(help=tr(en="its folder, or the folder's name", zh="缓存文件夹或其名称"))
+    name_argument = path_argument(en="its folder, or the folder's name", zh="缓存文件夹或其名称", kind=str)
 
     @caches.command(
         help=tr(
@@ -29,16 +29,19 @@ def add_cache(app: typer.Typer) -> None:
         overrides: Annotated[list[str] | None, set_option()] = None,
         output: Annotated[str | None, output_option()] = None,
     ) -> None:
+        from mtdistill.cli.checks import require_run
         from mtdistill.cli.quiet import quiet_libraries
         from mtdistill.config import apply_overrides
-        from mtdistill.distillation.budget import training_rows
-        from mtdistill.distillation.pipeline import prepare_materials
-        from mtdistill.distillation.targets import stored_targets
         from mtdistill.presets import load_preset
-        from mtdistill.training.engine import engines
 
         given = [*(overrides or []), *([f"output={output}"] if output else [])]
         config, display = apply_overrides(load_preset(preset).config, given), Display(Console())
+        require_run(config)
+        from mtdistill.distillation.budget import training_rows
+        from mtdistill.distillation.materials import prepare_materials
+        from mtdistill.distillation.targets import stored_targets
+        from mtdistill.training.engine import engines
+
         quiet_libraries()
         materials = prepare_materials(config, display)
         engine = engines(config.training.precision, materials.threads)[0]
@@ -47,8 +50,11 @@ def add_cache(app: typer.Typer) -> None:
 
     @caches.command(help=tr(en="List the caches and what they were made of.", zh="列出缓存及其来源。"))
     def inspect(output: Annotated[str, output_option()] = "train_process") -> None:
+        from mtdistill.cli.checks import require_output
         from mtdistill.errors import CacheError
-        from mtdistill.teacher.state_cache import read_manifest
+
+        require_output(output)
+        from mtdistill.teacher.cache_manifest import read_manifest
 
         root, console = Path(output) / "cache", Console()
         table = Table(*tr(en="cache|pairs|tokens|MiB|cut at|teacher", zh="缓存|句对|词元|MiB|截断|教师").split("|"))
@@ -70,7 +76,7 @@ def add_cache(app: typer.Typer) -> None:
 
     @caches.command(help=tr(en="Compare every file of a cache with its checksum.", zh="校验缓存的每个文件。"))
     def verify(cache: Annotated[str, name_argument], output: Annotated[str, output_option()] = "train_process") -> None:
-        from mtdistill.teacher.state_cache import verify_cache
+        from mtdistill.teacher.cache_manifest import verify_cache
 
         manifest = verify_cache(_folder(cache, output))
         sound = tr(en=f"whole: {len(manifest.sha256)} files", zh=f"完好：{len(manifest.sha256)} 个文件")
@@ -78,7 +84,7 @@ def add_cache(app: typer.Typer) -> None:
 
     @caches.command(help=tr(en="Delete a cache.", zh="删除缓存。"))
     def remove(cache: Annotated[str, name_argument], output: Annotated[str, output_option()] = "train_process") -> None:
-        from mtdistill.teacher.state_cache import remove_cache
+        from mtdistill.teacher.cache_manifest import remove_cache
 
         folder = _folder(cache, output)
         remove_cache(folder)

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mtdistill.cli.options import output_option
+from mtdistill.cli.checks import require_output, require_page
+from mtdistill.cli.options import output_option, path_argument, path_option
 from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.display import Display
 from mtdistill.messages import tr
@@ -16,11 +17,9 @@ COMPARISON_FILE = "comparison.html"
 
 def add_export(app: typer.Typer) -> None:
     """The command `export`."""
-    path_argument = typer.Argument(
-        help=tr(
-            en="student_best.pt, run folder or Hugging Face folder",
-            zh="student_best.pt、训练文件夹或 Hugging Face 文件夹",
-        )
+    model_argument = path_argument(
+        en="student_best.pt, run folder or Hugging Face folder",
+        zh="student_best.pt、训练文件夹或 Hugging Face 文件夹",
     )
     format_option = typer.Option("--format", help="hf, ctranslate2, onnx")
     precision_option = typer.Option(
@@ -30,15 +29,13 @@ def add_export(app: typer.Typer) -> None:
             zh="权重的数值格式：float32、float16、bfloat16、int8；不给则为 int8（hf 为 float32）",
         ),
     )
-    to_option = typer.Option(
+    to_option = path_option(
         "--to",
-        help=tr(
-            en="folder of the export; none: export/ in the run folder",
-            zh="导出到的文件夹；不给则为训练文件夹中的 export/",
-        ),
+        en="folder of the export; none: export/ in the run folder",
+        zh="导出到的文件夹；不给则为训练文件夹中的 export/",
     )
-    data_option = typer.Option(
-        "--data", help=tr(en="your own sentence pairs to compare on (repeatable)", zh="用于比较的自有句对（可重复）")
+    data_option = path_option(
+        "--data", en="your own sentence pairs to compare on (repeatable)", zh="用于比较的自有句对（可重复）", kind=str
     )
     accept_option = typer.Option(
         "--accept-loss",
@@ -52,7 +49,7 @@ def add_export(app: typer.Typer) -> None:
         )
     )
     def export(
-        path: Annotated[Path, path_argument],
+        path: Annotated[Path, model_argument],
         format_name: Annotated[str, format_option],
         quantization: Annotated[str | None, precision_option] = None,
         to: Annotated[Path | None, to_option] = None,
@@ -60,6 +57,10 @@ def add_export(app: typer.Typer) -> None:
         accept_loss: Annotated[bool, accept_option] = False,
         output: Annotated[str | None, output_option()] = None,
     ) -> None:
+        if to is not None:
+            require_output(to)
+        if output is not None:
+            require_output(output)
         from mtdistill.export.exporting import export_model
 
         quiet_libraries()
@@ -85,10 +86,10 @@ def add_export(app: typer.Typer) -> None:
 
 def add_compare(app: typer.Typer) -> None:
     """The command `compare`."""
-    runs_argument = typer.Argument(
-        help=tr(en="run folders, exports, or report.json files", zh="训练文件夹、导出文件夹或 report.json 文件")
+    runs_argument = path_argument(
+        en="run folders, exports, or report.json files", zh="训练文件夹、导出文件夹或 report.json 文件"
     )
-    html_option = typer.Option("--html", help=tr(en="where the page with the plot goes", zh="含图表网页的位置"))
+    html_option = path_option("--html", en="where the page with the plot goes", zh="含图表网页的位置")
 
     @app.command(
         help=tr(
@@ -100,6 +101,7 @@ def add_compare(app: typer.Typer) -> None:
         runs: Annotated[list[Path], runs_argument],
         html: Annotated[Path, html_option] = Path(COMPARISON_FILE),
     ) -> None:
+        require_page(html)
         from mtdistill.report import read_cards, render_comparison, write_comparison_html
 
         cards = read_cards(runs)

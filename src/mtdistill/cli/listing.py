@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 
+from mtdistill.cli.checks import require_output
 from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.config import ExpectedConfig, RunConfig
 from mtdistill.display import Display
@@ -18,6 +19,7 @@ from mtdistill.presets import Bilingual, Preset, load_presets
 
 def show_presets(console: Console, *, as_json: bool, calibrate: bool, output: str) -> None:
     """Print all presets; with ``calibrate`` each gets a forecast from a few real updates."""
+    require_output(output)
     presets = load_presets()
     forecasts = _forecasts(presets, output, Display(None if as_json else console)) if calibrate else {}
     if as_json:
@@ -96,7 +98,7 @@ def _as_dict(preset: Preset, forecast: Mapping[str, float] | None) -> dict[str, 
 def _forecasts(presets: tuple[Preset, ...], output: str, display: Display) -> dict[str, Mapping[str, float]]:
     """One forecast for each preset; none, with the reason, where teacher or data are not there."""
     from mtdistill.distillation.forecast import CALIBRATION_UPDATES, forecast
-    from mtdistill.distillation.pipeline import prepare_materials
+    from mtdistill.distillation.materials import prepare_materials
 
     quiet_libraries()
     try:

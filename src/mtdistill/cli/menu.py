@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from mtdistill.cli.checks import require_run
 from mtdistill.cli.listing import forecast_line, promise_line, settings_line
 from mtdistill.cli.quiet import quiet_libraries
+from mtdistill.cli.stdin import read_line
 from mtdistill.config import apply_overrides, recommendation_warnings
+from mtdistill.config.wording import shown
 from mtdistill.display import Display, duration
 from mtdistill.messages import tr
 from mtdistill.presets import RECOMMENDED, load_preset, load_presets
@@ -31,7 +34,12 @@ def run_menu(display: Display) -> int:
             break
         if answer in {str(preset.number) for preset in load_presets()}:
             return run_preset(display, answer, [], ask=True)
-        display.say(tr(en=f"Got {answer!r}, accepted 1 to 5, or q.", zh=f"得到 {answer!r}，请输入 1 到 5，或 q 退出。"))
+        display.say(
+            tr(
+                en=f"Got {shown(answer)}, accepted 1 to 5, or q.",
+                zh=f"得到 {shown(answer)}，请输入 1 到 5，或 q 退出。",
+            )
+        )
     display.say(tr(en="No preset was chosen; nothing was changed.", zh="没有选择预设；未做任何更改。"))
     return EXIT_NO_CHOICE
 
@@ -50,13 +58,19 @@ def run_preset(
     """Run one preset to its report card; with ``ask`` only after a forecast and a yes. Returns the exit code."""
     given = [*overrides, *_as_override("teacher.path", teacher), *_as_override("output", output)]
     config = apply_overrides(load_preset(name).config, given)
+    require_run(config)
+    if resume:
+        from mtdistill.distillation.run_folder import resume_run
+
+        resume_run(config)  # only to learn at once that there is nothing to resume
     display.say(Text.assemble((config.preset, "bold"), f": {settings_line(config)}"))
     display.say(tr(en=f"expected: {promise_line(config.expected)}", zh=f"预期：{promise_line(config.expected)}"))
     for warning in recommendation_warnings(config):
         display.say(Text(warning, style="yellow"))
     display.say(tr(en="loading…", zh="正在加载……"))
     from mtdistill.distillation.forecast import forecast
-    from mtdistill.distillation.pipeline import distill, prepare_materials
+    from mtdistill.distillation.materials import prepare_materials
+    from mtdistill.distillation.pipeline import distill
 
     quiet_libraries()
     materials = prepare_materials(config, display)
@@ -85,8 +99,8 @@ def _ask(question: str) -> str | None:
     """An answer without surrounding space; None at the end of input."""
     sys.stdout.write(question)
     sys.stdout.flush()
-    line = sys.stdin.readline()
-    return line.strip() if line else None
+    line = read_line()
+    return None if line is None else line.strip()
 
 
 def _as_override(key: str, value: str | None) -> list[str]:

@@ -1,18 +1,30 @@
-"""Options that several commands have, declared once. Made anew for each call, because their help depends on the language."""
+"""Options that several commands have, declared once. Made anew for each call, because their help depends on the language.
+
+What a value must be is said here, in both languages; a value that no command could use never gets further.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import typer
 
 from mtdistill.messages import tr
 
+_MAX_CONTROL = "\x1f"  # the last of the control characters, which no path is meant to hold
+
 
 def output_option() -> typer.models.OptionInfo:
     """Where results are, or go."""
-    return _option("--output", en="folder of all results", zh="存放所有结果的文件夹")
+    return path_option("--output", en="folder of all results", zh="存放所有结果的文件夹", kind=str)
 
 
 def teacher_option() -> typer.models.OptionInfo:
     """Which teacher."""
-    return _option("--teacher", en="teacher: a T5 folder, or reference", zh="教师模型：T5 文件夹，或 reference")
+    return path_option(
+        "--teacher", en="teacher: a T5 folder, or reference", zh="教师模型：T5 文件夹，或 reference", kind=str
+    )
 
 
 def resume_option() -> typer.models.OptionInfo:
@@ -30,6 +42,67 @@ def json_option() -> typer.models.OptionInfo:
     return _option("--json", en="machine-readable", zh="输出 JSON")
 
 
-def _option(name: str, *, en: str, zh: str) -> typer.models.OptionInfo:
-    made: typer.models.OptionInfo = typer.Option(name, help=tr(en=en, zh=zh))
+def path_option(*names: str, en: str, zh: str, kind: Callable[[str], Any] = Path) -> typer.models.OptionInfo:
+    """An option that names a file or folder, there or not; ``kind`` is Path or str."""
+    return _option(*names, en=en, zh=zh, parser=_path_parser(kind), metavar="<path>")
+
+
+def path_argument(*, en: str, zh: str, kind: Callable[[str], Any] = Path) -> typer.models.ArgumentInfo:
+    """Like `path_option`, for an argument."""
+    made: typer.models.ArgumentInfo = typer.Argument(help=tr(en=en, zh=zh), parser=_path_parser(kind))
     return made
+
+
+def number_option(name: str, low: float, high: float, *, en: str, zh: str) -> typer.models.OptionInfo:
+    """An option that is a number of these bounds, whole where the bounds are."""
+    return _option(name, en=en, zh=zh, parser=_number_parser(low, high), metavar=f"<{low:g} - {high:.10g}>")
+
+
+def _option(*names: str, en: str, zh: str, **how: Any) -> typer.models.OptionInfo:
+    made: typer.models.OptionInfo = typer.Option(*names, help=tr(en=en, zh=zh), **how)
+    return made
+
+
+def _path_parser(kind: Callable[[str], Any]) -> Callable[[object], Any]:
+    def path(value: object) -> Any:
+        text = str(value)
+        if not text.strip() or min(text) <= _MAX_CONTROL:
+            raise _refusal(text, en="a path without control characters", zh="不含控制字符的路径")
+        try:
+            os.stat(text)  # noqa: PTH116 - Path.exists knows only some of the reasons
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # the command says it better: it knows what should be there
+        except OSError as error:
+            raise _refusal(
+                text,
+                en=f"a path that the system can open ({error.strerror}). Check its name and permissions",
+                zh=f"系统可以打开的路径（{error.strerror}）。请检查名称和权限",
+            ) from error
+        return kind(text)
+
+    return path
+
+
+def _number_parser(low: float, high: float) -> Callable[[object], float]:
+    whole = isinstance(low, int) and isinstance(high, int)
+
+    def number(value: object) -> float:
+        try:
+            given = int(str(value)) if whole else float(str(value))
+        except ValueError:
+            given = float("nan")
+        if not low <= given <= high:  # NaN is not
+            raise _refusal(
+                str(value),
+                en=f"a {'whole ' if whole else ''}number from {low} to {high}",
+                zh=f"{low} 到 {high} 的{'整数' if whole else '数'}",
+            )
+        return given
+
+    return number
+
+
+def _refusal(value: str, *, en: str, zh: str) -> typer.BadParameter:
+    from mtdistill.config.wording import shown
+
+    return typer.BadParameter(tr(en=f"got {shown(value)}, accepted {en}", zh=f"得到 {shown(value)}，应为{zh}"))

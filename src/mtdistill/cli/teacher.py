@@ -1,10 +1,12 @@
 """`mtdistill teacher train`: a teacher from text, with its scores on the test split."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mtdistill.cli.checks import require_output, require_text
 from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.config import DataConfig, apply_overrides
 from mtdistill.display import Display
@@ -24,6 +26,8 @@ def run_teacher(
 ) -> None:
     """Train a teacher with the recipe of the shipped one, save for what is given and not None."""
     data_config = _data_config(data)
+    require_text(data_config)
+    require_output(output)
     from mtdistill.data.prepared import languages_of
     from mtdistill.distillation.teacher_run import run_teacher_training
     from mtdistill.teacher.training import TeacherRecipe
@@ -49,5 +53,10 @@ def run_teacher(
 
 def _data_config(data: Mapping[str, Any]) -> DataConfig:
     """Checked as every setting is, so that a wrong value gets the same message as with `--set`."""
-    overrides = [f"data.{name}={list(value) if isinstance(value, list) else value}" for name, value in data.items()]
+    # JSON, for Python writes a text with backslashes or both kinds of quotes in a way that TOML does not read.
+    values = {
+        name: json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple) else value
+        for name, value in data.items()
+    }
+    overrides = [f"data.{name}={value}" for name, value in values.items()]
     return apply_overrides(load_preset("balanced").config, overrides).data

@@ -1,6 +1,5 @@
 """`mtdistill test` and `mtdistill translate`: using a finished student."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from mtdistill.cli.checks import require_output
 from mtdistill.cli.quiet import quiet_libraries
+from mtdistill.cli.stdin import is_terminal, read_line
 from mtdistill.display import Display
-from mtdistill.errors import DataError
 from mtdistill.messages import tr
 
 EXIT_PROMISE_BROKEN = 1
@@ -21,6 +21,8 @@ def run_test(display: Display, model_path: Path, **options: Any) -> int:
 
     Returns 0 when no promise is broken, else 1.
     """
+    if options.get("output") is not None:
+        require_output(options["output"])
     from mtdistill.distillation.measuring import measure_student
     from mtdistill.report import render
 
@@ -35,6 +37,7 @@ def run_translate(console: Console, texts: Sequence[str], model: Path | None, te
     import torch
 
     from mtdistill.decoding import HuggingFaceTranslator, Translator
+    from mtdistill.decoding.translator import is_visible
     from mtdistill.output_checks import check_translation, failure_marker
     from mtdistill.student.loading import find_model
     from mtdistill.teacher.loading import load_teacher
@@ -56,7 +59,7 @@ def run_translate(console: Console, texts: Sequence[str], model: Path | None, te
             (translation,) = translator.translate([line], beam_size=beam)
             reason = check_translation(
                 line, translation.text, target_lang=target_lang, hit_length_cap=translation.hit_length_cap
-            ) if line.strip() else None  # fmt: skip
+            ) if is_visible(line) else None  # fmt: skip
             shown = translation.text if reason is None else f"{failure_marker()} ({reason})"
             failed |= reason is not None
             label = f"{name} " if len(translators) > 1 else ""
@@ -68,19 +71,12 @@ def _lines(console: Console, texts: Sequence[str]) -> Iterator[str]:
     if texts:
         yield from texts
         return
-    if sys.stdin.isatty():
+    asked = is_terminal()
+    if asked:
         console.print(tr(en="Type a sentence; empty line or Ctrl-D to leave.", zh="请输入句子；空行或 Ctrl-D 退出。"))
-        while line := sys.stdin.readline().strip():
-            yield line
-        return
-    try:
-        for line in sys.stdin:
-            yield line.rstrip("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            tr(
-                en=f"standard input could not be read: got bytes that are no {error.encoding}, accepted text. "
-                "Convert it to UTF-8 first.",
-                zh=f"无法读取标准输入：其中有不是 {error.encoding} 的字节，需要文本。请先转换为 UTF-8。",
-            )
-        ) from error
+    mark = "\ufeff"  # before the first character of a file that Windows wrote
+    while (line := read_line()) is not None:
+        line, mark = line.removeprefix(mark), ""
+        if asked and not line.strip():
+            return
+        yield line

@@ -29,6 +29,9 @@ _RECOMMENDED = {
     "student.width_ratio": (0.35, 0.6),
 }
 _MIN_SIMILARITY = 0.6  # difflib's own cutoff for "close"
+_MAX_NAME = 80  # characters of a name that is compared with the settings; far beyond the longest of them
+_MAX_PROBLEMS = 50  # named in one message; more than that is no file of settings
+_MAX_FILE_BYTES = 2**20  # ours have 2 KB
 
 
 def build_config(values: Mapping[str, Any], origin: str | None = None) -> RunConfig:
@@ -125,7 +128,11 @@ def read_toml(path: Path) -> RunConfig:
         ConfigError: the file cannot be read, is not TOML, or holds settings that cannot be used.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open("rb") as stream:
+            content = stream.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise ValueError(tr(en=f"more than {_MAX_FILE_BYTES} bytes", zh=f"超过 {_MAX_FILE_BYTES} 字节"))
+        values = tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             tr(
@@ -180,7 +187,11 @@ def _validated(values: Mapping[str, Any], problems: list[str], origin: str | Non
         # Of several faults of one setting the first says what to do; the others follow from it.
         found: dict[str, str] = {}
         for detail in error.errors(include_url=False):
-            found.setdefault(_path(detail), _problem(detail))
+            if len(found) == _MAX_PROBLEMS:
+                found[""] = "…"
+                break
+            if _path(detail) not in found:
+                found[_path(detail)] = _problem(detail)
         problems = [*problems, *found.values()]
     if not problems:
         return config
@@ -220,6 +231,9 @@ def _unknown(path: str) -> str:
             zh=f"{path}：这是一个小节，应写出其中的设置，例如 {inside[0]}",
         )
 
+    if len(path) > _MAX_NAME:
+        path = path[: _MAX_NAME - 1] + "…"
+
     def likeness(option: str) -> tuple[float, float]:
         last, whole = (path.rpartition(".")[2], option.rpartition(".")[2]), (path, option)
         return _similarity(*last), _similarity(*whole)
@@ -230,7 +244,11 @@ def _unknown(path: str) -> str:
             en=f"{path}: no such setting. Did you mean {best}?",
             zh=f"{path}：没有这项设置。您是不是要写 {best}？",
         )
-    return tr(en=f"{path}: no such setting", zh=f"{path}：没有这项设置")
+    name = path or repr(path)
+    return tr(
+        en=f"{name}: no such setting, accepted section.key=value such as kd.temperature=4",
+        zh=f"{name}：没有这项设置，应写成 section.key=value，例如 kd.temperature=4",
+    )
 
 
 def _similarity(first: str, second: str) -> float:

@@ -12,9 +12,11 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from mtdistill.data.cleaning import Pair
+from mtdistill.data.text_files import system_error
 from mtdistill.errors import DataError, MissingExtraError
 from mtdistill.messages import tr
 
+_CORPUS_NAME = re.compile(r"[a-z]+:[A-Za-z-]+")
 _CEDICT_LINE = re.compile(r"^\S+ (?P<simplified>\S+) \[[^]]*\] /(?P<glosses>.*)/$")
 # Glosses that speak about the word instead of translating it.
 _CEDICT_NOTE = re.compile(
@@ -35,21 +37,41 @@ def read_builtin(name: str) -> tuple[Iterator[Pair], str, str]:
         MissingExtraError: the distribution that holds it is not installed.
     """
     if name not in BUILTIN:
-        known = ", ".join(BUILTIN)
-        raise DataError(
-            tr(
-                en=f"no built-in corpus: got {name!r}, accepted: {known}. Use one of these or a file path.",
-                zh=f"没有这个内置语料库：得到 {name!r}，可用的有：{known}。请换用其中之一，或给出文件路径。",
-            )
-        )
+        raise _unknown(name)
     reader, source_lang, target_lang = BUILTIN[name]
     builtin_file(name)  # so that a missing extra is known before the first pair is read
     return reader(), source_lang, target_lang
 
 
+def require_known(name: str) -> None:
+    """A built-in corpus, or a path that exists; what is in it is not looked at.
+
+    Raises:
+        DataError: neither; what looks like the name of a corpus is answered with those there are.
+    """
+    if is_builtin(name):
+        return
+    try:
+        Path(name).stat()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and _CORPUS_NAME.fullmatch(name):
+            raise _unknown(name) from error
+        raise system_error(Path(name), error) from error
+
+
 def builtin_file(name: str) -> Path:
     """The file a built-in corpus is read from."""
     return _asset("cedict_ts.u8" if name.startswith("cedict") else "tatoeba.tsv")
+
+
+def _unknown(name: str) -> DataError:
+    known = ", ".join(BUILTIN)
+    return DataError(
+        tr(
+            en=f"no built-in corpus: got {name!r}, accepted: {known}. Use one of these or a file path.",
+            zh=f"没有这个内置语料库：得到 {name!r}，可用的有：{known}。请换用其中之一，或给出文件路径。",
+        )
+    )
 
 
 def _tatoeba(reverse: bool) -> Callable[[], Iterator[Pair]]:

@@ -3,7 +3,7 @@
 Reads: built-in corpora or files. Writes, under a name that is the identity of everything it depends on::
 
     <root>/<identity>/
-    ├── manifest.json             identity, languages, cleaning report, split sizes, leakage
+    ├── manifest.json             identity, languages, cleaning report, split sizes, leakage, checksums of all files
     ├── tokenizer/                as a Hugging Face folder
     └── train/ validation/ test/  Arrow: source, target, source_ids, target_ids, source_tokens, target_tokens
 """
@@ -12,18 +12,19 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets
+from pydantic import TypeAdapter
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from mtdistill.config import DataConfig
 from mtdistill.data import corpora
 from mtdistill.data.readers import input_files
+from mtdistill.data.rows import mapped_rows, require_sound, save_rows, tokenised_rows
 from mtdistill.data.splits import SPLITS
 from mtdistill.data.splitting import Report, split_text
 from mtdistill.data.tokenizer import load_tokenizer, train_tokenizer
@@ -37,7 +38,10 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """What prepared data is and how it came to be; `identity` names everything it depends on."""
+    """What prepared data is and how it came to be; `identity` names everything it depends on.
+
+    `sha256` has a checksum of every other file, by its path in the folder; data of older versions has none.
+    """
 
     identity: str
     source_lang: str
@@ -49,6 +53,10 @@ class Manifest:
     removed_from_training: int
     leaked: int
     parts: Mapping[str, Any] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 @dataclass(frozen=True)
@@ -71,27 +79,57 @@ class PreparedData:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._sound: set[str] = set()
         try:
-            self.manifest = Manifest(**json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(
-                tr(
-                    en=f"prepared data could not be read: got {folder} ({type(error).__name__}), accepted a folder "
-                    "that this version wrote. Delete it and run again.",
-                    zh=f"无法读取已准备的数据：得到 {folder}（{type(error).__name__}），需要由本版本写出的文件夹。"
-                    "请删除后重新运行。",
-                )
-            ) from error
+            self.manifest = _MANIFEST.validate_json((folder / "manifest.json").read_bytes(), strict=True)
+        except (OSError, ValueError) as error:
+            raise self._damaged(error) from error
         self.source_lang, self.target_lang = self.manifest.source_lang, self.manifest.target_lang
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer the data was tokenised with."""
+        self._require_unchanged("tokenizer")
         return load_tokenizer(self.folder / "tokenizer")
 
     def split(self, name: str) -> datasets.Dataset:
-        """One of "train", "validation", "test", mapped from disk."""
-        return datasets.load_from_disk(str(self.folder / name))
+        """One of "train", "validation", "test", mapped from disk.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        self._require_unchanged(name)
+        try:
+            rows = mapped_rows(self.folder / name)
+            if name not in self._sound:
+                require_sound(rows, len(self.tokenizer))
+        except DataError:
+            raise
+        except Exception as error:  # datasets, pyarrow and json raise their own for every kind of damage
+            raise self._damaged(error) from error
+        self._sound.add(name)
+        return rows
+
+    def _require_unchanged(self, part: str) -> None:
+        """Compare the files of a folder in this one with their checksums, where there are any; once."""
+        if part in self._sound:
+            return
+        for name, wanted in self.manifest.sha256.items():
+            path = self.folder / part / Path(name).name
+            if Path(name).parts[:1] == (part,) and not (path.is_file() and sha256_of(path) == wanted):
+                raise self._damaged(ValueError(name))
+        if part == "tokenizer":  # the rows of a split are still to be looked at
+            self._sound.add(part)
+
+    def _damaged(self, error: Exception) -> DataError:
+        detail = f"{type(error).__name__}: {error}".splitlines()[0]
+        return DataError(
+            tr(
+                en=f"prepared data could not be read: got {self.folder} ({detail}), accepted a folder that this version "
+                "wrote. Delete it and run again.",
+                zh=f"无法读取已准备的数据：得到 {self.folder}（{detail}），需要由本版本写出的文件夹。请删除后重新运行。",
+            )
+        )
 
     def evaluation_set(self, name: str, limit: int | None = None) -> EvaluationSet:
         """Distinct sources of a split with all their references; at most the first ``limit`` sources."""
@@ -137,8 +175,7 @@ def prepare_data(
         tokenizer.save_pretrained(str(fresh / "tokenizer"))
         for name in SPLITS:
             report(tr(en=f"tokenising: {name}", zh=f"正在分词：{name}"))
-            with _no_progress_bars():
-                _tokenised(split.texts[name], tokenizer).save_to_disk(str(fresh / name))
+            save_rows(tokenised_rows(split.texts[name], tokenizer), fresh / name)
         manifest = Manifest(
             identity=identity,
             source_lang=source_lang,
@@ -150,6 +187,7 @@ def prepare_data(
             removed_from_training=split.removed,
             leaked=split.leaked,
             parts=parts,
+            sha256={path.relative_to(fresh).as_posix(): sha256_of(path) for path in sorted(fresh.glob("*/*"))},
         )
         write_atomically(fresh / "manifest.json", json.dumps(asdict(manifest), ensure_ascii=False, indent=2))
         del split  # closes the files in the scratch folder, which could not be deleted on Windows otherwise
@@ -222,36 +260,3 @@ def _lines(text: datasets.Dataset) -> Iterator[str]:
     for row in text:
         yield row["source"]
         yield row["target"]
-
-
-def _tokenised(text: datasets.Dataset, tokenizer: PreTrainedTokenizerFast) -> datasets.Dataset:
-    def ids(rows: dict[str, list[str]]) -> dict[str, Any]:
-        sources, targets = tokenizer(rows["source"])["input_ids"], tokenizer(rows["target"])["input_ids"]
-        return {
-            "source_ids": sources,
-            "target_ids": targets,
-            "source_tokens": [len(line) for line in sources],
-            "target_tokens": [len(line) for line in targets],
-        }
-
-    columns: dict[str, Any] = {
-        "source": datasets.Value("string"),
-        "target": datasets.Value("string"),
-        "source_ids": datasets.Sequence(datasets.Value("int32")),
-        "target_ids": datasets.Sequence(datasets.Value("int32")),
-        "source_tokens": datasets.Value("int32"),
-        "target_tokens": datasets.Value("int32"),
-    }
-    return text.map(ids, batched=True, features=datasets.Features(columns))
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Without the bars of datasets: our display says what is going on."""
-    were_off = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not were_off:
-            datasets.enable_progress_bars()

@@ -30,6 +30,7 @@ from mtdistill.messages import tr
 # Tabs and line ends inside a text (JSON, TMX) would be taken for columns, lines and encoding damage further on.
 _BREAKS = re.compile(r"[\t\n\v\f\r]+")
 _MAX_SHOWN = 80  # characters of a line in a message; enough to recognise it
+_MAX_KEYS = 64  # of an object whose keys are remembered
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can write them, UTF-8 cannot
 
 
@@ -197,8 +198,12 @@ def _read_tsv(path: Path, source_lang: str, target_lang: str) -> Iterator[Pair]:
 
 def _read_jsonl(path: Path, source_lang: str, target_lang: str) -> Iterator[Pair]:
     @lru_cache(maxsize=256)
-    def find_keys(keys: tuple[str, ...]) -> tuple[str, str] | None:
+    def remembered(keys: tuple[str, ...]) -> tuple[str, str] | None:
         return find_columns(keys, source_lang, target_lang)
+
+    def find_keys(keys: tuple[str, ...]) -> tuple[str, str] | None:
+        is_usual = len(keys) <= _MAX_KEYS and all(len(key) <= _MAX_SHOWN for key in keys)
+        return remembered(keys) if is_usual else find_columns(keys, source_lang, target_lang)
 
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import zstandard
 
@@ -22,8 +22,10 @@ from mtdistill.messages import tr
 
 # Far beyond any sentence pair. A longer line is another kind of file (minified JSON, a binary, a compression bomb).
 MAX_LINE_BYTES = 2**20
-# zstd packs up to 32,745 bytes into one (measured, 1 GB of one letter), so that one step unpacks at most 32 MiB.
-_ZSTD_STEP_BYTES = 1024
+# zstd packs up to 32,745 bytes into one (measured, 1 GB of one letter), xz 6,900, so that one step unpacks at most 32 MiB.
+_STEP_BYTES = 1024
+# An xz file says how much memory unpacking takes, up to 4 GiB; xz -9 asks for 65 MiB.
+_XZ_MEMORY_BYTES = 2**28
 _BUFFER_BYTES = 2**16
 
 
@@ -166,23 +168,28 @@ def _open_bzip2(path: Path) -> BinaryIO:
 
 
 def _open_xz(path: Path) -> BinaryIO:
-    return cast(BinaryIO, lzma.open(path))
+    return _unpacked(path, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES))
 
 
 def _open_zstd(path: Path) -> BinaryIO:
-    return io.BufferedReader(_ZstdStream(path.open("rb")), _BUFFER_BYTES)
+    return _unpacked(path, lambda: zstandard.ZstdDecompressor().decompressobj())
 
 
-class _ZstdStream(io.RawIOBase):
+def _unpacked(path: Path, start_frame: Callable[[], Any]) -> BinaryIO:
+    return io.BufferedReader(_FrameStream(path.open("rb"), start_frame), _BUFFER_BYTES)
+
+
+class _FrameStream(io.RawIOBase):
     """Unpacks all frames of a stream.
 
-    The reader of zstandard itself ends without an error where a file is cut short.
+    The reader of zstandard itself ends without an error where a file is cut short, and that of lzma has no limit of
+    memory.
     """
 
-    def __init__(self, packed: BinaryIO) -> None:
-        self._packed = packed
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._unread = memoryview(b"")
+    def __init__(self, packed: BinaryIO, start_frame: Callable[[], Any]) -> None:
+        self._packed, self._start_frame = packed, start_frame
+        self._frame: Any = None
+        self._packed_rest, self._unread = b"", memoryview(b"")
         self._is_inside_frame = False
 
     def readable(self) -> bool:
@@ -194,15 +201,20 @@ class _ZstdStream(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         while not self._unread:
-            step = self._frame.unused_data or self._packed.read(_ZSTD_STEP_BYTES)
+            step = self._packed_rest or self._packed.read(_STEP_BYTES)
             if not step:
                 if self._is_inside_frame:
                     raise EOFError("the last frame is cut short")
                 return 0
-            if self._frame.eof:
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._packed_rest = b""
+            if not self._is_inside_frame:
+                step = step.lstrip(b"\0")  # xz may pad with zeros behind a frame
+                if not step:
+                    continue
+                self._frame = self._start_frame()
             self._unread = memoryview(self._frame.decompress(step))
             self._is_inside_frame = not self._frame.eof
+            self._packed_rest = self._frame.unused_data
         size = min(len(buffer), len(self._unread))
         buffer[:size], self._unread = self._unread[:size], self._unread[size:]
         return size

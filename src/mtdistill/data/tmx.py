@@ -133,7 +133,7 @@ class _Collector:
             elif name == "seg":
                 if self._lang is not None:
                     self._unit.setdefault(self._lang, "".join(self._text))
-                    self.size += _VARIANT_SIZE
+                    self.size += _VARIANT_SIZE + len(self._lang)
                 self._text = None
         elif name == "tuv":
             self._lang = None

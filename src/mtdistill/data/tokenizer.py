@@ -10,6 +10,7 @@ no normalised text can contain a special token, and a literal ``</s>`` in user t
 """
 
 import io
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,10 @@ PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 DEFAULT_VOCABULARY_SIZE = 6000
 # Below any learnt score, so that the six characters "<0x41>" in a text are never taken for the byte 0x41.
 _BYTE_SCORE = -1000.0
+_MAX_FILE_BYTES = 2**27  # the largest public tokenizers have some 30 MB
+_MAX_COUNT = 10_000  # of pieces that are made up, which takes a second; T5 has 100
+_NO_COUNTS = {"length", "len", "size", "id"}  # last words of names of numbers that may be large
+_TRIAL = ["a 1.", "文\U000f0000"]  # the last is a character for private use, which no vocabulary has
 _PRINTABLE_ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -114,18 +119,24 @@ def serve_pieces(vocabulary: list[tuple[str, float]]) -> PreTrainedTokenizerFast
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a Hugging Face folder.
+    """The tokenizer of a Hugging Face folder; never runs code that lies in it.
 
     Raises:
-        DataError: the folder holds no tokenizer that AutoTokenizer can read.
+        DataError: the folder holds no tokenizer that AutoTokenizer can read, or one that does not work.
     """
     try:
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        _require_plausible(folder)
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
         # Beside the config.json of a model, transformers makes up an empty tokenizer instead of failing.
         if not any((folder / name).is_file() for name in tokenizer.vocab_files_names.values()):
             raise FileNotFoundError
+        _try_out(tokenizer)
         return tokenizer
-    except Exception as error:  # transformers raises many kinds for a damaged or missing file
+    except BaseException as error:  # transformers raises many kinds for a damaged or missing file
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of the library in Rust
+            raise
         raise DataError(
             tr(
                 en=f"the tokenizer could not be read: got {folder} ({type(error).__name__}), accepted a folder with "
@@ -134,3 +145,25 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
                 "请指向完整的模型文件夹。",
             )
         ) from error
+
+
+def _require_plausible(folder: Path) -> None:
+    """Refuse what takes long or much memory to read: huge files, and settings that count what is to be made up."""
+    for file in folder.iterdir():
+        if file.suffix in (".json", ".model") and file.stat().st_size > _MAX_FILE_BYTES:
+            raise ValueError(file.name)
+    settings_file = folder / "tokenizer_config.json"
+    if settings_file.is_file():
+        settings = json.loads(settings_file.read_text(encoding="utf-8"))
+        for name, value in settings.items():  # such as extra_ids
+            if isinstance(value, int) and value > _MAX_COUNT and name.split("_")[-1] not in _NO_COUNTS:
+                raise ValueError(name)
+
+
+def _try_out(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Settings that do not fit each other fail at the first use, and here it is known which file is to blame."""
+    ids = tokenizer(_TRIAL)["input_ids"]
+    tokenizer.pad({"input_ids": ids})
+    tokenizer.batch_decode(ids, skip_special_tokens=True)
+    if any(None in tokenizer.convert_ids_to_tokens(line) or line[-1:] != [tokenizer.eos_token_id] for line in ids):
+        raise ValueError("ids without a piece, or no end token")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
-from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
+from mtdistill.data.tokenizer import load_tokenizer
+from mtdistill.decoding.model_bin import require_t5
 from mtdistill.decoding.translator import DEFAULT_MAX_NEW_TOKENS, Translator
 from mtdistill.errors import CheckpointError
 from mtdistill.messages import tr
@@ -61,7 +63,8 @@ class CTranslate2Translator(Translator):
         import ctranslate2
 
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            tokenizer = load_tokenizer(folder)
+            _require_vocabulary(folder, tokenizer, require_t5(folder / "model.bin"))
             # A sentence is too little work for several threads: each takes batches of its own.
             with _torch_threads_kept():
                 engine_model = ctranslate2.Translator(
@@ -71,6 +74,11 @@ class CTranslate2Translator(Translator):
                     intra_threads=1,
                     inter_threads=threads,
                 )
+            translator = cls(
+                engine_model, tokenizer, source_lang=source_lang, threads=threads, max_new_tokens=max_new_tokens
+            )
+            # CTranslate2 looks at most settings, and at the types of weights, only when it translates.
+            translator._generate([tokenizer(["a"])["input_ids"][0]], 2, 2)
         except Exception as error:  # transformers and CTranslate2 raise many kinds, RuntimeError and ValueError too
             raise CheckpointError(
                 tr(
@@ -80,7 +88,7 @@ class CTranslate2Translator(Translator):
                     "文件夹。请重新导出：mtdistill export PATH --format ctranslate2",
                 )
             ) from error
-        return cls(engine_model, tokenizer, source_lang=source_lang, threads=threads, max_new_tokens=max_new_tokens)
+        return translator
 
     @classmethod
     def from_folder(
@@ -177,7 +185,7 @@ def convert_to_ctranslate2(model_folder: Path, destination: Path, quantization: 
 
     try:
         with _no_progress_bars():
-            tokenizer: Any = AutoTokenizer.from_pretrained(str(model_folder), local_files_only=True)
+            tokenizer = load_tokenizer(model_folder)
             converter = ctranslate2.converters.TransformersConverter(str(model_folder))
             converter.convert(str(destination), quantization=quantization, force=True)
             tokenizer.save_pretrained(str(destination))
@@ -202,6 +210,15 @@ def convert_model_to_ctranslate2(
         convert_to_ctranslate2(Path(folder), destination, quantization)
 
 
+def _require_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerFast, rows: int) -> None:
+    """Tokens go to CTranslate2 as text; one beyond the table of the embeddings would be looked up all the same."""
+    pieces = json.loads((folder / "shared_vocabulary.json").read_text(encoding="utf-8"))
+    own = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    if len(pieces) != rows or pieces[: len(own)] != own:
+        raise ValueError(tr(en=f"another vocabulary: {len(pieces)} pieces, {len(own)} in the tokenizer, {rows} rows",
+                            zh=f"词表不一致：{len(pieces)} 个词元，分词器 {len(own)} 个，模型 {rows} 行"))  # fmt: skip
+
+
 def _not_convertible(folder: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         tr(
@@ -213,7 +230,8 @@ def _not_convertible(folder: Path, error: Exception) -> CheckpointError:
     )
 
 
-def _detail(error: Exception) -> str:
+def _detail(error: BaseException) -> str:
+    error = error.__cause__ or error  # of an error of ours: what the library said
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtdistill.decoding.translator import DEFAULT_MAX_NEW_TOKENS, Translator
+from mtdistill.errors import CheckpointError
+from mtdistill.messages import tr
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
@@ -21,6 +23,9 @@ class HuggingFaceTranslator(Translator):
         source_lang: language the sources are normalised for.
         threads: CPU threads of a call; None: as many as PyTorch uses anyway.
         max_new_tokens: highest cap of an output, end mark included.
+
+    Raises:
+        CheckpointError: the decoder has more layers than the encoder, which transformers cannot generate with.
     """
 
     engine = "PyTorch"
@@ -35,6 +40,16 @@ class HuggingFaceTranslator(Translator):
         max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
     ) -> None:
         super().__init__(tokenizer, source_lang, max_new_tokens)
+        layers = model.config.num_layers, model.config.num_decoder_layers
+        if layers[1] > layers[0]:  # its cache has as many places as the encoder has layers, as of transformers 5.23
+            raise CheckpointError(
+                tr(
+                    en=f"PyTorch cannot translate with this model: got {layers[0]} encoder and {layers[1]} decoder layers, "
+                    "accepted no more decoder than encoder layers. Use a model of another shape.",
+                    zh=f"PyTorch 无法用该模型翻译：编码器 {layers[0]} 层，解码器 {layers[1]} 层；解码器层数不能多于编码器。"
+                    "请使用其他形状的模型。",
+                )
+            )
         self._model, self._threads = model, threads
         self.precision = str(model.dtype).removeprefix("torch.")
 

@@ -1,18 +1,19 @@
 """Translating with ONNX Runtime, from the files that transformers.js reads in a browser.
 
-`mtdistill.export.onnx` writes these files. Imported by decoding and export; imports search, errors, messages.
+`mtdistill.export.onnx` writes these files. Imported by decoding and export; imports search, data.tokenizer, errors, messages.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
-from transformers import AutoTokenizer
 
+from mtdistill.data.tokenizer import load_tokenizer
 from mtdistill.decoding.search import Floats, Ids, search
 from mtdistill.decoding.translator import DEFAULT_MAX_NEW_TOKENS, Translator
 from mtdistill.errors import CheckpointError, MissingExtraError
@@ -26,6 +27,7 @@ OnnxGraph = Literal["encoder_model", "decoder_model_merged"]
 
 # The ends of file names that transformers.js knows: dtype "q8" asks for _quantized, "int8" for _int8. We write the first.
 _SUFFIXES = {"float32": ("",), "int8": ("_quantized", "_int8")}
+_MAX_BYTES = 8 * 2**30
 _PAST, _PRESENT = "past_key_values.", "present."
 
 
@@ -83,19 +85,24 @@ class OnnxTranslator(Translator):
                 )
             ) from error
         onnxruntime.disable_telemetry_events()
-        onnxruntime.set_default_logger_severity(3)  # errors only, for what is logged outside of a session
+        onnxruntime.set_default_logger_severity(4)  # nothing: an error is raised as well, and told by us
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 4
+        _bound_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             found, paths = _stored(folder, precision)
-            tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            tokenizer = load_tokenizer(folder)
             start_id = int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["decoder_start_token_id"])
             encoder, decoder = (
                 onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]) for path in paths
             )
             _check(encoder, decoder, len(tokenizer))
+            translator = cls(encoder, decoder, tokenizer, precision=found, start_id=start_id, source_lang=source_lang,
+                             threads=threads, max_new_tokens=max_new_tokens)  # fmt: skip
+            translator._generate(tokenizer(["a", "a b"])["input_ids"], 2, 3)
         except Exception as error:  # ONNX Runtime, transformers and json raise their own for every kind of damage
-            detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+            detail = _detail(error)
             raise CheckpointError(
                 tr(
                     en=f"the ONNX model could not be loaded: got {folder} ({detail}), accepted a folder with config.json, "
@@ -105,8 +112,7 @@ class OnnxTranslator(Translator):
                     "onnx/decoder_model_merged.onnx 的文件夹。请重新导出：mtdistill export PATH --format onnx",
                 )
             ) from error
-        return cls(encoder, decoder, tokenizer, precision=found, start_id=start_id, source_lang=source_lang,
-                   threads=threads, max_new_tokens=max_new_tokens)  # fmt: skip
+        return translator
 
     @property
     def threads(self) -> int:
@@ -117,11 +123,21 @@ class OnnxTranslator(Translator):
         padded = self._tokenizer.pad({"input_ids": source_ids}, return_tensors="np")
         mask = np.asarray(padded["attention_mask"], dtype=np.int64)
         inputs = {"input_ids": np.asarray(padded["input_ids"], dtype=np.int64), "attention_mask": mask}
-        [states] = self._encoder.run(["last_hidden_state"], inputs)
-        return search(
-            _Decoding(self._decoder, states, mask), len(mask), start_id=self._start_id,
-            end_id=self._tokenizer.eos_token_id, beam_size=beam_size, max_new_tokens=max_new_tokens,
-        )  # fmt: skip
+        try:
+            [states] = self._encoder.run(["last_hidden_state"], inputs)
+            return search(
+                _Decoding(self._decoder, states, mask), len(mask), start_id=self._start_id,
+                end_id=self._tokenizer.eos_token_id, beam_size=beam_size, max_new_tokens=max_new_tokens,
+            )  # fmt: skip
+        except Exception as error:  # a graph is a program: it may stop at one sentence and not at another
+            raise CheckpointError(
+                tr(
+                    en=f"the ONNX model stopped at a sentence: got {_detail(error)}, accepted graphs as mtdistill export "
+                    "writes them. Export it again: mtdistill export PATH --format onnx",
+                    zh=f"ONNX 模型在翻译时出错：{_detail(error)}，需要由 mtdistill export 写出的计算图。"
+                    "请重新导出：mtdistill export PATH --format onnx",
+                )
+            ) from error
 
 
 class _Decoding:
@@ -173,6 +189,24 @@ class _Decoding:
 
 def _is_cross(name: str) -> bool:
     return ".encoder." in name
+
+
+@cache
+def _bound_memory() -> None:
+    """Whatever sizes a graph claims or computes, all of this process's take no more than this; once for a process."""
+    import onnxruntime
+
+    onnxruntime.create_and_register_allocator(
+        onnxruntime.OrtMemoryInfo(
+            "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+        ),
+        onnxruntime.OrtArenaCfg(_MAX_BYTES, -1, -1, -1),
+    )
+
+
+def _detail(error: BaseException) -> str:
+    error = error.__cause__ or error  # of an error of ours: what the library said
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _stored(folder: Path, precision: OnnxPrecision | None) -> tuple[OnnxPrecision, list[Path]]:

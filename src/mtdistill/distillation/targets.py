@@ -14,14 +14,8 @@ from mtdistill.display import Display
 from mtdistill.health.finding import Finding
 from mtdistill.health.journal import Journal
 from mtdistill.messages import tr
-from mtdistill.teacher.state_cache import (
-    CachedTargets,
-    build_cache,
-    cache_bytes,
-    cache_folder,
-    cache_parts,
-    drop_damaged,
-)
+from mtdistill.teacher.cache_manifest import drop_damaged
+from mtdistill.teacher.state_cache import CachedTargets, build_cache, cache_bytes, cache_folder, cache_parts
 from mtdistill.teacher.targets import LiveTargets, TargetSource
 from mtdistill.training.engine import Engine
 

@@ -27,7 +27,7 @@ from mtdistill.export.model_card import model_card
 from mtdistill.export.onnx import convert_to_onnx
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
-from mtdistill.modeling.folder import INFO_FILE, read_info
+from mtdistill.modeling.folder import CHECKSUMS, INFO_FILE, checksums, read_info
 from mtdistill.report import find_card
 from mtdistill.student.bundle import Student, load_student, save_folder
 from mtdistill.student.loading import FoundModel, find_model, prepared_data_of, run_folder_of
@@ -150,6 +150,7 @@ def _export(
         **model.info,
         "parameters": model.parameters,
         "export": {"format": format_name, "precision": precision, "parity": asdict(parity)},
+        CHECKSUMS: checksums(fresh),
     }
     write_atomically(fresh / INFO_FILE, json.dumps(info, ensure_ascii=False, indent=2))
     card = model_card(model, format_name, precision, parity, find_card(run_folder_of(model.path)), sentences.sources[0])

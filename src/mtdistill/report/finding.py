@@ -46,6 +46,8 @@ def _file(path: Path) -> Path:
 def _read(file: Path) -> ReportCard:
     try:
         return ReportCard.from_json(file.read_text(encoding="utf-8"))
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             tr(

@@ -7,26 +7,46 @@ executes code. Imported by the pipeline and the command line; imports modeling, 
 import copy
 import io
 import json
+import pickletools
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from mtdistill.data.tokenizer import load_tokenizer
 from mtdistill.decoding import DEFAULT_MAX_NEW_TOKENS
 from mtdistill.errors import CheckpointError
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
-from mtdistill.modeling import load_model
-from mtdistill.modeling.folder import INFO_FILE, read_info
+from mtdistill.modeling.folder import (
+    CHECKSUMS,
+    INFO_FILE,
+    checksums,
+    generation_of,
+    load_folder,
+    mismatches,
+    plausible_config,
+    read_info,
+)
 
 FORMAT = "mtdistill student"
 FORMAT_VERSION = 1
 _MAX_BYTES = 4 * 2**30
+_PICKLE_PROTOCOL = 2  # of torch
+_MAX_OPCODES = 500_000  # some 30 for each weight; reading so many takes two seconds
+_REFUSED_OPCODES = {"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}  # further ways to name something
+# All that the pickle of a bundle names. What torch accepts beside these can allocate without limit: bytearray.
+_PICKLED = {
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    *(f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16")),
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +72,8 @@ def save_folder(student: Student, folder: Path, dtype: torch.dtype = torch.float
     with replacing_folder(folder) as fresh:
         model.save_pretrained(str(fresh))
         student.tokenizer.save_pretrained(str(fresh))
-        write_atomically(fresh / INFO_FILE, json.dumps(student.info, ensure_ascii=False, indent=2))
+        info = {**student.info, CHECKSUMS: checksums(fresh)}
+        write_atomically(fresh / INFO_FILE, json.dumps(info, ensure_ascii=False, indent=2))
 
 
 def save_bundle(student: Student, path: Path) -> None:
@@ -79,6 +100,7 @@ def load_student(path: Path) -> Student:
 
     Raises:
         CheckpointError: nothing there, damaged, another kind of file, or written by a newer version.
+        DataError: a folder without a tokenizer.
     """
     if path.is_dir():
         best = path / "checkpoints" / "student_best.pt"
@@ -103,14 +125,16 @@ def load_student(path: Path) -> Student:
 def _from_folder(folder: Path) -> Student:
     try:
         info = read_info(folder)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(_not_a_student(folder, str(error))) from error
-    return Student(load_model(folder), load_tokenizer(folder), info)
+    model, tokenizer = load_folder(folder)
+    if problems := mismatches(model, tokenizer):
+        raise CheckpointError(_not_a_student(folder, "; ".join(problems)))
+    return Student(model, tokenizer, info)
 
 
 def _from_bundle(path: Path) -> Student:
-    if path.stat().st_size > _MAX_BYTES:
-        raise CheckpointError(_not_a_student(path, f"{path.stat().st_size} bytes"))
+    _require_whole(path)
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(_not_a_student(path, "format"))
@@ -122,21 +146,52 @@ def _from_bundle(path: Path) -> Student:
                 zh=f"该文件由其他版本写出：格式为 {content['format_version']}，本版本支持 {FORMAT_VERSION}。请更新 mtdistill。",
             )
         )
+    weights: dict[str, Tensor] = content["weights"]
+    for name, weight in weights.items():
+        if weight.untyped_storage().nbytes() < weight.numel() * weight.element_size():  # one value shown many times
+            raise CheckpointError(_not_a_student(path, name))
     # On the meta device nothing is allocated, however large the sizes that a hostile configuration claims.
-    config = T5Config.from_dict(json.loads(content["model_config"]))
-    if config.num_layers + config.num_decoder_layers > len(content["weights"]):  # as many modules would be made
-        raise CheckpointError(_not_a_student(path, "num_layers"))
+    config = plausible_config(json.loads(content["model_config"]), len(weights))
     with torch.device("meta"):
         model = T5ForConditionalGeneration(config)
-    model.load_state_dict(content["weights"], strict=True, assign=True)
+    model.load_state_dict(weights, strict=True, assign=True)
     for tied in (model.encoder.embed_tokens, model.decoder.embed_tokens, model.lm_head):
         if tied.weight.data_ptr() == model.shared.weight.data_ptr():
             tied.weight = model.shared.weight
+    model.generation_config = generation_of(config)
     with tempfile.TemporaryDirectory() as scratch:
         for name, text in content["tokenizer"].items():
             (Path(scratch) / Path(name).name).write_text(text, encoding="utf-8")
         tokenizer = load_tokenizer(Path(scratch))
-    return Student(model.eval(), tokenizer, _info(content["info"]))
+    model.eval()
+    if problems := mismatches(model, tokenizer):
+        raise CheckpointError(_not_a_student(path, "; ".join(problems)))
+    return Student(model, tokenizer, _info(content["info"]))
+
+
+def _require_whole(path: Path) -> None:
+    """Before torch unpacks a file: it is as it was written, holds no more than its size, and names nothing but tensors."""
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise CheckpointError(_not_a_student(path, f"{size} bytes"))
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > size:  # torch packs without compressing
+            raise CheckpointError(_not_a_student(path, tr(en="unpacks to more than its size", zh="解压后大于文件本身")))
+        if damaged := archive.testzip():
+            raise CheckpointError(_not_a_student(path, damaged))
+        for member in members:
+            if member.filename.endswith(".pkl"):
+                _require_tensors(path, archive.read(member))
+
+
+def _require_tensors(path: Path, pickled: bytes) -> None:
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):  # which reads, and executes nothing
+        if number == _MAX_OPCODES:
+            raise CheckpointError(_not_a_student(path, f"> {_MAX_OPCODES} pickle opcodes"))
+        is_named = opcode.name != "GLOBAL" or argument in _PICKLED
+        if not is_named or opcode.name in _REFUSED_OPCODES or (opcode.name == "PROTO" and argument != _PICKLE_PROTOCOL):
+            raise CheckpointError(_not_a_student(path, f"{opcode.name} {argument}"))
 
 
 def _info(text: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mtdistill.decoding import CTranslate2Translator, HuggingFaceTranslator, Onn
 from mtdistill.display import Display
 from mtdistill.errors import CheckpointError, ConfigError
 from mtdistill.messages import tr
-from mtdistill.modeling.folder import INFO_FILE, read_info
+from mtdistill.modeling.folder import INFO_FILE, read_info, require_unchanged
 from mtdistill.student.bundle import Student, load_student
 
 Form = Literal["PyTorch", "CTranslate2", "ONNX Runtime"]
@@ -108,6 +108,7 @@ def find_model(path: Path) -> FoundModel:
     forms: dict[str, Form] = {"model.bin": "CTranslate2", "onnx": "ONNX Runtime"}
     for name, form in forms.items():
         if (path / name).exists():
+            require_unchanged(path)
             try:
                 return FoundModel(path, form, read_info(path))
             except (OSError, ValueError) as error:

@@ -1,6 +1,6 @@
 """Loading a teacher: the one that comes with the package, or any T5-architecture Hugging Face folder.
 
-Imported by the pipeline and the command line; imports modeling, data.tokenizer.
+Imported by the pipeline and the command line; imports modeling.
 """
 
 import contextlib
@@ -11,11 +11,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
-from mtdistill.data.tokenizer import PAD_ID, load_tokenizer
 from mtdistill.errors import TeacherError
 from mtdistill.messages import tr
-from mtdistill.modeling import load_model
-from mtdistill.modeling.folder import read_info
+from mtdistill.modeling.folder import load_folder, mismatches, read_info
 
 REFERENCE = "reference"
 
@@ -48,8 +46,8 @@ def load_teacher(path: str) -> Teacher:
         TeacherError: tokenizer and model do not fit each other.
     """
     folder = reference_folder() if path == REFERENCE else Path(path)
-    model, tokenizer = load_model(folder), load_tokenizer(folder)
-    problems = _mismatches(model, tokenizer)
+    model, tokenizer = load_folder(folder)
+    problems = mismatches(model, tokenizer)
     if problems:
         listed = "".join(f"\n  - {problem}" for problem in problems)
         raise TeacherError(
@@ -62,35 +60,7 @@ def load_teacher(path: str) -> Teacher:
     info: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
         info = read_info(folder)
-    return Teacher(model, tokenizer, folder, info.get("source_lang"), info.get("target_lang"))
-
-
-def _mismatches(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    config = model.config
-    problems = []
-    if len(tokenizer) > config.vocab_size:
-        problems.append(
-            tr(
-                en=f"vocabulary: got {len(tokenizer)} pieces, accepted at most {config.vocab_size}, the rows of the "
-                "model",
-                zh=f"词表：分词器有 {len(tokenizer)} 个词元，模型最多 {config.vocab_size} 个",
-            )
-        )
-    for name in ("pad_token_id", "eos_token_id"):
-        if getattr(tokenizer, name) != getattr(config, name):
-            problems.append(
-                tr(
-                    en=f"{name}: got {getattr(tokenizer, name)} in the tokenizer, accepted {getattr(config, name)}, "
-                    "the model's",
-                    zh=f"{name}：分词器为 {getattr(tokenizer, name)}，模型为 {getattr(config, name)}",
-                )
-            )
-    for name in ("pad_token_id", "decoder_start_token_id"):
-        if getattr(config, name, None) != PAD_ID:
-            problems.append(
-                tr(
-                    en=f"{name}: got {getattr(config, name, None)} in config.json, accepted {PAD_ID}, as in every T5",
-                    zh=f"{name}：config.json 中为 {getattr(config, name, None)}，应为 {PAD_ID}（所有 T5 均如此）",
-                )
-            )
-    return problems
+    source_lang, target_lang = (info.get(name) for name in ("source_lang", "target_lang"))
+    return Teacher(
+        model, tokenizer, folder, *(lang if isinstance(lang, str) else None for lang in (source_lang, target_lang))
+    )

@@ -8,22 +8,23 @@ Reads: tokenised rows, a teacher. Writes, under a name that is the hash of every
     └── manifest.json           written last: what the states depend on, and a checksum of every file
 
 A shard appears when it is whole, so an interrupted build goes on where it stopped. Imported by the pipeline and the
-command line; imports teacher.targets, data, files.
+command line; imports teacher.cache_manifest, teacher.targets, data, files.
 """
 
 import hashlib
 import io
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import datasets
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.format import open_memmap
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
@@ -31,31 +32,13 @@ from mtdistill.data.batches import PackedBatch, PackedRows, token_lengths
 from mtdistill.errors import CacheError
 from mtdistill.files import sha256_of, write_atomically
 from mtdistill.messages import tr
+from mtdistill.teacher.cache_manifest import MANIFEST, STARTS, CacheManifest, damaged, read_manifest
 from mtdistill.teacher.targets import TargetSource
 
 FORMAT_VERSION = 1
 SHARD_ROWS = 8192
-MANIFEST = "manifest.json"
 _BATCH_ROWS = 128
-_STARTS = "starts.npy"
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class CacheManifest:
-    """What a cache is, and what it depends on (`parts`, by name)."""
-
-    identity: str
-    tokens: int
-    rows: int
-    width: int
-    parts: Mapping[str, Any]
-    sha256: Mapping[str, str]
-
-    @property
-    def mib(self) -> float:
-        """Size of the states."""
-        return self.tokens * self.width * 2 / 2**20
 
 
 def cache_parts(teacher: T5ForConditionalGeneration, rows: datasets.Dataset, max_tokens: int,
@@ -120,7 +103,7 @@ def build_cache(folder: Path, parts: Mapping[str, Any], rows: datasets.Dataset, 
     packed, starts = PackedRows(rows, limit), _starts(rows, limit)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_array(folder / _STARTS, starts)
+        _write_array(folder / STARTS, starts)
         for number, first in enumerate(range(0, len(rows), SHARD_ROWS)):
             shard, last = folder / _shard_name(number), min(first + SHARD_ROWS, len(rows))
             if not shard.is_file():
@@ -157,7 +140,7 @@ class CachedTargets:
     """
 
     def __init__(self, folder: Path, head: Tensor, parts: Mapping[str, Any] | None = None) -> None:
-        self.manifest, self.head = read_manifest(folder), head
+        self.folder, self.manifest, self.head = folder, read_manifest(folder), head
         for name, wanted in (parts or {}).items():
             if self.manifest.parts.get(name) != wanted:
                 cached = self.manifest.parts.get(name)
@@ -169,104 +152,28 @@ class CachedTargets:
                         "请重新生成：mtdistill cache build",
                     )
                 )
-        try:
-            self._starts = np.load(folder / _STARTS, allow_pickle=False)
-            count = -(-self.manifest.rows // SHARD_ROWS)
-            self._shards = [
-                np.load(folder / _shard_name(number), mmap_mode="r", allow_pickle=False) for number in range(count)
-            ]
-        except (EOFError, OSError, ValueError) as error:  # EOFError: an empty file
-            raise _damaged(folder, str(error)) from error
-        sizes = [len(shard) for shard in self._shards]
-        if len(self._starts) != self.manifest.rows + 1 or sum(sizes) != self.manifest.tokens:
-            raise _damaged(folder, f"{sum(sizes)} / {self.manifest.tokens}")
+        rows, tokens, width = self.manifest.rows, self.manifest.tokens, self.manifest.width
+        self._starts = _mapped(folder, STARTS, np.int64, (rows + 1,))
+        if self._starts[0] != 0 or self._starts[-1] != tokens or np.any(self._starts[:-1] > self._starts[1:]):
+            raise damaged(folder, f"{STARTS}: {self._starts[-1]} / {tokens}")
+        bounds = self._starts[[*range(0, rows, SHARD_ROWS), rows]]
+        self._shards = [
+            _mapped(folder, _shard_name(number), np.float16, (int(size), width))
+            for number, size in enumerate(np.diff(bounds))
+        ]
 
     def states(self, batch: PackedBatch) -> Tensor:
         """(target tokens, teacher width), in the order of the labels."""
         found = np.empty((len(batch.labels), self.manifest.width), np.float16)
-        done = 0
-        for row in batch.rows.tolist():
+        done, rows = 0, batch.rows.numpy()
+        if (there := int((self._starts[rows + 1] - self._starts[rows]).sum())) != len(found):
+            raise damaged(self.folder, f"{STARTS}: {there} / {len(found)}")
+        for row in rows.tolist():
             base = self._starts[row // SHARD_ROWS * SHARD_ROWS]
             first, last = self._starts[row] - base, self._starts[row + 1] - base
             found[done : done + last - first] = self._shards[row // SHARD_ROWS][first:last]
             done += last - first
         return torch.from_numpy(found).to(self.head.dtype)
-
-
-def read_manifest(folder: Path) -> CacheManifest:
-    """What a cache says of itself.
-
-    Raises:
-        CacheError: no whole cache there.
-    """
-    try:
-        return CacheManifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise CacheError(
-            tr(
-                en=f"no whole cache of teacher states: got {folder} ({type(error).__name__}), accepted a folder with "
-                f"{MANIFEST}. Finish it with: mtdistill cache build",
-                zh=f"不是完整的教师状态缓存：{folder}（{type(error).__name__}），应为含有 {MANIFEST} 的文件夹。"
-                "请用以下命令完成：mtdistill cache build",
-            )
-        ) from error
-
-
-def verify_cache(folder: Path) -> CacheManifest:
-    """Compare every file with its checksum.
-
-    Raises:
-        CacheError: a file is missing or has changed; the message names it.
-    """
-    manifest = read_manifest(folder)
-    for name in _changed_files(folder, manifest):
-        raise _damaged(folder, name)
-    return manifest
-
-
-def drop_damaged(folder: Path) -> list[str]:
-    """Delete what differs from its checksum, so that `build_cache` computes it again.
-
-    Returns:
-        The names of these files; none where there is no whole cache.
-    """
-    if not (folder / MANIFEST).is_file():
-        return []
-    try:
-        changed = list(_changed_files(folder, read_manifest(folder)))
-    except CacheError:  # the manifest itself cannot be read: nothing in the folder can be relied on
-        changed = [path.name for path in sorted(folder.glob("*.npy"))]
-        (folder / MANIFEST).unlink()
-    if changed:
-        (folder / MANIFEST).unlink(missing_ok=True)
-    for name in changed:
-        (folder / name).unlink(missing_ok=True)
-    return changed
-
-
-def _changed_files(folder: Path, manifest: CacheManifest) -> Iterator[str]:
-    for name, wanted in manifest.sha256.items():
-        path = folder / Path(name).name
-        if not path.is_file() or sha256_of(path) != wanted:
-            yield name
-
-
-def remove_cache(folder: Path) -> None:
-    """Delete a cache, whole or not; nothing else is ever in its folder.
-
-    Raises:
-        CacheError: the folder does not look like a cache.
-    """
-    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    known = {name for name in inside if name in (MANIFEST, _STARTS) or name.startswith(("states-", "."))}
-    if not inside or inside != known or _STARTS not in inside:
-        raise CacheError(
-            tr(
-                en=f"this is no cache of teacher states: got {folder}. Nothing was deleted.",
-                zh=f"这不是教师状态缓存：{folder}。没有删除任何内容。",
-            )
-        )
-    shutil.rmtree(folder)
 
 
 def _states_of(packed: PackedRows, starts: npt.NDArray[np.int64], first: int, last: int, source: TargetSource,
@@ -294,17 +201,19 @@ def _shard_name(number: int) -> str:
     return f"states-{number:05}.npy"
 
 
+def _mapped(folder: Path, name: str, kind: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """An array mapped from disk. Mapped, a size that a header only claims is compared with the file's."""
+    try:
+        values = open_memmap(folder / name, mode="r")
+    except (ArithmeticError, EOFError, MemoryError, OSError, SyntaxError, TokenError, TypeError, ValueError) as error:
+        # A header is a Python literal, and numpy passes on whatever reading a damaged one raises.
+        raise damaged(folder, f"{name}: {error}") from error
+    if values.dtype != kind or values.shape != shape:
+        raise damaged(folder, f"{name}: {values.dtype} {values.shape}")
+    return values
+
+
 def _write_array(path: Path, values: npt.NDArray[Any]) -> None:
     stream = io.BytesIO()
     np.save(stream, values, allow_pickle=False)
     write_atomically(path, stream.getvalue())
-
-
-def _damaged(folder: Path, detail: str) -> CacheError:
-    return CacheError(
-        tr(
-            en=f"the cache of teacher states is damaged: {folder} ({detail}). Remove it, and it will be built again: "
-            f"mtdistill cache remove {folder.name}",
-            zh=f"教师状态缓存已损坏：{folder}（{detail}）。请删除它，之后会重新生成：mtdistill cache remove {folder.name}",
-        )
-    )
