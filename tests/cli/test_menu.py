@@ -79,7 +79,11 @@ def test_a_yes_starts_and_ends_with_the_card(answer: str, run: Any, calls: list[
     assert "python test_trained_student.py --model_path runs/student_best.pt" in called.out
 
 
-def test_the_options_of_distill_arrive(run: Any, calls: list[Any]) -> None:
+def test_the_options_of_distill_arrive(
+    run: Any, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my [t]eacher").mkdir()
     arguments = ("3", "--yes", "--set", "kd.temperature=4", "--teacher", "my [t]eacher", "--output", "1.5", "--resume")
     called = run("distill", *arguments, "--compare-random")
     assert called.code == 0

@@ -100,8 +100,12 @@ def test_a_model_that_is_not_there(option: str, run: Any) -> None:
 
 @pytest.mark.parametrize(("kept", "code"), [(True, 0), (False, 1)])
 def test_the_exit_code_says_whether_the_promises_hold(
-    kept: bool, code: int, run: Any, monkeypatch: pytest.MonkeyPatch
+    kept: bool, code: int, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t").mkdir()
+    for name in ("a.pt", "x.tsv", "y.tsv", "c.ckpt"):
+        (tmp_path / name).write_text("content", encoding="utf-8")
     asked: list[Any] = []
 
     def measure(path: Path, _display: object, **options: Any) -> Any:

@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from mtdistill.config import DataConfig
 from mtdistill.data import prepared, splitting
 from mtdistill.data.prepared import EvaluationSet, PreparedData, languages_of, prepare_data, tokenizer_fingerprint
+from mtdistill.data.rows import FEATURES, save_rows
 from mtdistill.data.tokenizer import train_tokenizer
 from mtdistill.errors import DataError, LeakageError
 from mtdistill.text import match_key
@@ -247,13 +250,16 @@ class TestReuse:
         del manifest["sha256"]  # as older versions wrote it
         (folder / "manifest.json").write_text(json.dumps(manifest))
         assert len(PreparedData(folder).split("test")) == manifest["sizes"]["test"]
-        [rows], state = (folder / "test").glob("*.arrow"), folder / "test" / "state.json"
-        if damage == "ids":  # every end token becomes one that no vocabulary has
-            rows.write_bytes(rows.read_bytes().replace(b"\1\0\0\0", b"\1\0\0\x40"))
+        [file] = (folder / "test").glob("*.arrow")
+        if damage == "ids":  # of no piece
+            rows = PreparedData(folder).split("test").to_dict()
+            rows["target_ids"] = [[10**6] * length for length in rows["target_tokens"]]
+            shutil.rmtree(folder / "test")
+            save_rows(datasets.Dataset.from_dict(rows, features=FEATURES), folder / "test")
         elif damage == "state":
-            state.write_text("[]")
+            (folder / "test" / "state.json").write_text("[]")
         else:
-            rows.write_bytes(rows.read_bytes()[:-500])
+            file.write_bytes(file.read_bytes()[:-500])
         with pytest.raises(DataError, match=rf"could not be read: got {folder}"):
             PreparedData(folder).split("test")
 

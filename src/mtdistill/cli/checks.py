@@ -4,34 +4,88 @@ Imported by the commands; imports config, data, errors, messages.
 """
 
 import os
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from mtdistill.config import DataConfig, RunConfig
-from mtdistill.errors import ConfigError
+from mtdistill.errors import ConfigError, TeacherError
 from mtdistill.messages import tr
+
+_FIRST_PAIRS = 1000  # of each corpus: a wrong encoding or format shows in them, and they cost milliseconds
+_REFERENCE = RunConfig.model_fields["teacher"].get_default(call_default_factory=True).path
 
 
 def require_run(config: RunConfig) -> None:
-    """The text of a run is there, and its results can be written.
+    """The text and the teacher of a run are there, and its results can be written.
 
     Raises:
         ConfigError: the output folder cannot be written.
         DataError: there is no such text.
+        TeacherError: there is no such teacher.
     """
-    require_text(config.data)
     require_output(config.output)
+    require_teacher(config.teacher.path)
+    require_text(config.data)
 
 
 def require_text(data: DataConfig) -> None:
-    """Every corpus is built in, and every file or folder is there; what is in them is not looked at.
+    """Every corpus is built in, or files whose first pairs can be read.
 
     Raises:
-        DataError: there is no such corpus, file or folder.
+        DataError: there is no such corpus, file or folder, it is empty, of another format or encoding, or the languages
+            are not known.
     """
-    from mtdistill.data.corpora import require_known
+    from mtdistill.data.corpora import is_builtin, require_known
 
-    for name in (*data.train, *data.extra, *data.validation, *data.test):
+    names = (*data.train, *data.extra, *data.validation, *data.test)
+    for name in names:
         require_known(name)
+    from mtdistill.data.prepared import languages_of
+    from mtdistill.data.readers import read_pairs
+
+    languages = languages_of(data)
+    for name in names:
+        if not is_builtin(name):
+            for _ in islice(read_pairs([name], *languages), _FIRST_PAIRS):
+                pass
+
+
+def require_files(paths: Sequence[str | Path]) -> None:
+    """Files or folders that are there; what is in them is not looked at, for that takes the languages of a model.
+
+    Raises:
+        DataError: one is not there, or is an empty file.
+    """
+    from mtdistill.data.text_files import file_error, system_error
+
+    for path in map(Path, paths):
+        try:
+            is_empty = path.stat().st_size == 0 and path.is_file()
+        except OSError as error:
+            raise system_error(path, error) from error
+        if is_empty:
+            raise file_error(
+                path,
+                en="got an empty file, accepted one with content. Check the file.",
+                zh="文件为空，应有内容。请检查该文件。",
+            )
+
+
+def require_teacher(path: str) -> None:
+    """A folder that is there, or the teacher that comes with the package.
+
+    Raises:
+        TeacherError: there is no such folder.
+    """
+    if path != _REFERENCE and not Path(path).is_dir():
+        raise TeacherError(
+            tr(
+                en=f"there is no such teacher: got {path}, accepted a Hugging Face folder with a T5 model, or {_REFERENCE}. "
+                "Check the path.",
+                zh=f"没有这个教师模型：{path}，应为含有 T5 模型的 Hugging Face 文件夹，或 {_REFERENCE}。请检查路径。",
+            )
+        )
 
 
 def require_page(file: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mtdistill.cli.checks import require_output, require_page
+from mtdistill.cli.checks import require_files, require_output, require_page
 from mtdistill.cli.options import output_option, path_argument, path_option
 from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.display import Display
@@ -61,6 +61,7 @@ def add_export(app: typer.Typer) -> None:
             require_output(to)
         if output is not None:
             require_output(output)
+        require_files(data or ())
         from mtdistill.export.exporting import export_model
 
         quiet_libraries()

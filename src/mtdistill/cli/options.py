@@ -67,7 +67,7 @@ def _path_parser(kind: Callable[[str], Any]) -> Callable[[object], Any]:
     def path(value: object) -> Any:
         text = str(value)
         if not text.strip() or min(text) <= _MAX_CONTROL:
-            raise _refusal(text, en="a path without control characters", zh="不含控制字符的路径")
+            raise _refusal(text, en="a path, not empty and without control characters", zh="非空且不含控制字符的路径")
         try:
             os.stat(text)  # noqa: PTH116 - Path.exists knows only some of the reasons
         except (FileNotFoundError, NotADirectoryError):

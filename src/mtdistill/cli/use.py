@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from mtdistill.cli.checks import require_output
+from mtdistill.cli.checks import require_files, require_output, require_teacher
 from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.cli.stdin import is_terminal, read_line
 from mtdistill.display import Display
@@ -23,6 +23,9 @@ def run_test(display: Display, model_path: Path, **options: Any) -> int:
     """
     if options.get("output") is not None:
         require_output(options["output"])
+    if options.get("teacher"):
+        require_teacher(options["teacher"])
+    require_files([*options.get("data", ()), *filter(None, [options.get("comet_model")])])
     from mtdistill.distillation.measuring import measure_student
     from mtdistill.report import render
 
@@ -34,6 +37,8 @@ def run_test(display: Display, model_path: Path, **options: Any) -> int:
 
 def run_translate(console: Console, texts: Sequence[str], model: Path | None, teacher: str | None, beam: int) -> int:
     """Translate lines; with a student and a teacher both are shown, side by side. Returns 1 if any line failed."""
+    if teacher:
+        require_teacher(teacher)
     import torch
 
     from mtdistill.decoding import HuggingFaceTranslator, Translator

@@ -112,11 +112,9 @@ class Translator(ABC):
         """Output ids of each source, with the end mark where the model set one."""
 
     def _readable(self, source_ids: list[int]) -> list[int]:
-        return (
-            source_ids
-            if len(source_ids) <= MAX_SOURCE_TOKENS
-            else [*source_ids[: MAX_SOURCE_TOKENS - 1], source_ids[-1]]
-        )
+        if len(source_ids) <= MAX_SOURCE_TOKENS:
+            return source_ids
+        return [*source_ids[: MAX_SOURCE_TOKENS - 1], source_ids[-1]]  # with its end mark
 
     def _cap(self, source_tokens: int) -> int:
         return min(MAX_RATIO * source_tokens + MAX_EXTRA, self._max_new_tokens)

@@ -84,7 +84,7 @@ def lower_bound(successes: int, trials: int) -> float:
     """One-sided 95 % lower bound of a rate (Wilson 1927), in [0, 1].
 
     >>> round(lower_bound(10, 50), 3)
-    0.124
+    0.123
     """
     if not trials:
         return 0.0
