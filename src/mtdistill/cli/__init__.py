@@ -18,7 +18,7 @@ from mtdistill import messages
 from mtdistill.errors import MtdistillError, TrainingFailedError
 from mtdistill.messages import tr
 
-# What the system refuses wherever it happens, through no fault of ours: a full disk, missing permissions, a broken one.
+# What the system refuses wherever it happens, through no fault of ours: a full or broken disk, missing permissions.
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE}
 EXIT_BAD_INPUT, EXIT_TRAINING_FAILED, EXIT_INTERRUPTED = 2, 3, 130
 
