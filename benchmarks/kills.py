@@ -74,19 +74,21 @@ def train_tiny_teacher(folder: Path) -> None:
     run_teacher_training(data, replace(recipe, schedule=schedule), folder / "teacher", Display(), threads=1)
 
 
+def overrides(folder: Path, output: Path) -> list[str]:
+    """What the run that is disturbed changes of the quick preset."""
+    return [
+        f"output={output}", f"teacher.path={folder / 'teacher' / 'best'}", f"data.train={folder / 'corpus.tsv'}",
+        "data.source_lang=de", "data.target_lang=en", "data.validation_ratio=0.05", "data.test_ratio=0.05",
+        "student.width_ratio=0.75", "training.data_ratio=1.0", "training.batch_size=16", "training.epochs=4",
+        "training.evaluations=6", "training.optimizer=adamw", "training.learning_rate=0.001", "training.threads=1",
+        "training.precision=float32",
+        "training.dropout=0.1", "training.ema_decay=0.9", "teacher.targets=cached", "teacher.min_bleu=1",
+    ]  # fmt: skip
+
+
 def settings(folder: Path, output: Path) -> RunConfig:
-    """Of the run that is killed."""
-    return apply_overrides(
-        load_preset("quick").config,
-        [
-            f"output={output}", f"teacher.path={folder / 'teacher' / 'best'}", f"data.train={folder / 'corpus.tsv'}",
-            "data.source_lang=de", "data.target_lang=en", "data.validation_ratio=0.05", "data.test_ratio=0.05",
-            "student.width_ratio=0.75", "training.data_ratio=1.0", "training.batch_size=16", "training.epochs=4",
-            "training.evaluations=6", "training.optimizer=adamw", "training.learning_rate=0.001", "training.threads=1",
-            "training.precision=float32",
-            "training.dropout=0.1", "training.ema_decay=0.9", "teacher.targets=cached", "teacher.min_bleu=1",
-        ],
-    )  # fmt: skip
+    """Of the run that is disturbed."""
+    return apply_overrides(load_preset("quick").config, overrides(folder, output))
 
 
 def whole_run(folder: Path, output: Path) -> None:

@@ -66,11 +66,13 @@ class TestReplacingFolder:
         with replacing_folder(path) as fresh:
             (fresh / "sub").mkdir()
             (fresh / "sub" / "a.txt").write_text("1")
+            (fresh / "sub" / "a.txt").chmod(0o600)
             assert fresh.parent == path.parent  # the same file system, so that renaming is possible
             assert not path.exists()
         assert (path / "sub" / "a.txt").read_text() == "1"
         assert names_in(path.parent) == {"best"}
         assert path.stat().st_mode & 0o777 == 0o755
+        assert (path / "sub" / "a.txt").stat().st_mode & 0o777 == 0o644
 
     def test_nothing_of_the_old_folder_remains(self, tmp_path: Path) -> None:
         path = tmp_path / "best"

@@ -43,9 +43,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     old = fresh.with_suffix(".old")
     try:
         yield fresh
-        fresh.chmod(0o755)  # mkdtemp makes folders that nobody else can open
+        fresh.chmod(0o755)  # mkdtemp makes folders that nobody else can open, and safetensors such files
         for file in fresh.rglob("*"):
             if file.is_file():
+                file.chmod(0o644)
                 _flush(file)
         if path.exists():
             path.replace(old)

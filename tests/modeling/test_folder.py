@@ -1,6 +1,8 @@
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,7 +69,7 @@ def test_what_is_no_object_is_named(content: str, tmp_path: Path) -> None:
 
 def test_checksums_are_of_all_but_the_record_and_are_no_info(tmp_path: Path) -> None:
     (tmp_path / "onnx").mkdir()
-    for name in ("config.json", "onnx/encoder_model.onnx", "README.md", INFO_FILE):
+    for name in ("config.json", "onnx/encoder_model.onnx", "README.md", INFO_FILE, RECORD_FILE):
         (tmp_path / name).write_bytes(b"x")
     found = checksums(tmp_path)
     assert found == dict.fromkeys(("config.json", "onnx/encoder_model.onnx"), hashlib.sha256(b"x").hexdigest())
@@ -138,6 +140,31 @@ class TestLoading:
             (1, None),
         )
         assert model.generation_config.decoder_start_token_id == 0
+
+    def test_an_adapter_of_somebody_else_is_refused(self, folder: Path) -> None:
+        (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/elsewhere"}', encoding="utf-8")
+        with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
+            load_folder(folder)
+
+    def test_what_is_no_folder_is_said(self, folder: Path) -> None:
+        with pytest.raises(CheckpointError, match=r"got .*missing \(No such file or directory\)"):
+            load_folder(folder / "missing")
+        with pytest.raises(CheckpointError, match=r"\(Not a directory\)"):
+            load_folder(folder / "config.json")
+
+    def test_weights_that_may_not_be_read_are_not_called_missing(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened = Path.open
+
+        def refused(path: Path, *args: Any, **options: Any) -> Any:
+            if path.suffix == ".safetensors":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return opened(path, *args, **options)
+
+        monkeypatch.setattr(Path, "open", refused)  # permissions do not bind an administrator
+        with pytest.raises(CheckpointError, match="Permission denied"):
+            load_folder(folder)
 
     @pytest.mark.parametrize(
         "change", [{"relative_attention_max_distance": 0}, {"num_heads": 1, "d_kv": 16}], ids=["distance", "heads"]

@@ -13,10 +13,11 @@ from transformers import TrainerCallback
 from mtdistill.data.batches import PackedBatch, PackedRows
 from mtdistill.data.prepared import PreparedData
 from mtdistill.data.tokenizer import load_tokenizer
-from mtdistill.errors import TeacherError
+from mtdistill.errors import CheckpointError, TeacherError
 from mtdistill.modeling import load_model
 from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.modeling.packed import decoder_states
+from mtdistill.teacher.loading import load_teacher
 from mtdistill.teacher.training import BEST_FOLDER, TeacherRecipe, TeacherTrainer, train_teacher
 from mtdistill.training.callbacks import latest_checkpoint
 from mtdistill.training.engine import Engine
@@ -88,6 +89,10 @@ def test_learns_and_leaves_a_teacher_that_can_be_sliced(
     assert record["recipe"] == json.loads(json.dumps(dataclasses.asdict(RECIPE)))
     assert record["data"]["identity"] == tiny_data.manifest.identity
     assert record["validation"] == scores[-1]
+
+    (best / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\), accepted the checksums in training_record\.json"):
+        load_teacher(str(best))
 
 
 @ENGINES

@@ -6,7 +6,9 @@ Imported by teacher, student, export; imports data.tokenizer, files, errors, mes
 """
 
 import contextlib
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ from mtdistill.modeling.t5 import load_model
 
 INFO_FILE = "mtdistill.json"  # of students and exports
 RECORD_FILE = "training_record.json"  # of teachers
+_RECORDS = (INFO_FILE, RECORD_FILE)
 CHECKSUMS = "sha256"  # key in either: checksums of the other files by name
+_ADAPTER = "adapter_config.json"  # transformers would load weights from wherever it says, unasked
 _MAX_RECORD_BYTES = 2**24  # ours have some kilobytes
 _MAX_COUNT = 10**7  # of anything a configuration counts; the largest vocabularies have some 250,000 pieces
 # Settings by which a configuration asks for code or kernels of others, or for weights that are not as they stand there.
@@ -42,7 +46,7 @@ def read_info(folder: Path) -> dict[str, Any]:
 def checksums(folder: Path) -> dict[str, str]:
     """SHA-256 by name of what a library reads from a model folder: neither the record nor the text for people."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files if path.name != INFO_FILE}
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files if path.name not in _RECORDS}
 
 
 def require_unchanged(folder: Path) -> None:
@@ -57,14 +61,15 @@ def require_unchanged(folder: Path) -> None:
     if not isinstance(wanted, dict):
         return
     changed = [name for name, checksum in wanted.items() if not _is_unchanged(folder, name, checksum)]
+    record = next(name for name in _RECORDS if (folder / name).is_file())
     if changed:
         raise CheckpointError(
             tr(
                 en=f"the files of the model are not those that were written: got {folder} ({', '.join(changed)}), "
-                f"accepted the checksums in {INFO_FILE}. Copy the folder again; if the change is yours, delete "
-                f'"{CHECKSUMS}" from {INFO_FILE}.',
-                zh=f"模型文件与写出时不同：{folder}（{', '.join(changed)}），应与 {INFO_FILE} 中的校验值一致。"
-                f'请重新复制该文件夹；若是您自己的修改，请删除 {INFO_FILE} 中的 "{CHECKSUMS}"。',
+                f"accepted the checksums in {record}. Copy the folder again; if the change is yours, delete "
+                f'"{CHECKSUMS}" from {record}.',
+                zh=f"模型文件与写出时不同：{folder}（{', '.join(changed)}），应与 {record} 中的校验值一致。"
+                f'请重新复制该文件夹；若是您自己的修改，请删除 {record} 中的 "{CHECKSUMS}"。',
             )
         )
 
@@ -78,6 +83,8 @@ def load_folder(folder: Path) -> tuple[T5ForConditionalGeneration, PreTrainedTok
         CheckpointError: the folder cannot be read, has changed, holds another architecture, or asks for code.
         DataError: it holds no tokenizer.
     """
+    if not folder.is_dir():
+        raise unreadable(folder, os.strerror(errno.ENOTDIR if folder.exists() else errno.ENOENT))
     require_unchanged(folder)
     try:
         _require_plausible_folder(folder)
@@ -171,7 +178,7 @@ def unreadable(path: Path, detail: str) -> CheckpointError:
 
 
 def _record(folder: Path) -> Mapping[str, Any]:
-    for name in (INFO_FILE, RECORD_FILE):
+    for name in _RECORDS:
         path = folder / name
         if path.is_file():
             if path.stat().st_size > _MAX_RECORD_BYTES:
@@ -202,6 +209,8 @@ def _is_unchanged(folder: Path, name: str, checksum: object) -> bool:
 
 
 def _require_plausible_folder(folder: Path) -> None:
+    if (folder / _ADAPTER).exists():
+        raise ValueError(_ADAPTER)
     file = folder / "config.json"
     if not file.is_file():
         return  # which is said by whoever wants to read it
@@ -212,6 +221,7 @@ def _require_plausible_folder(folder: Path) -> None:
         return  # refused by `load_model`, which names it
     names: set[str] = set()
     for weights_file in folder.glob("*.safetensors"):
+        weights_file.open("rb").close()  # safetensors calls a file that may not be read one that is missing
         with safe_open(str(weights_file), "pt") as weights:
             names.update(weights.keys())
     config = plausible_config(settings, len(names))

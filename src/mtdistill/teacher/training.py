@@ -20,7 +20,7 @@ from mtdistill.errors import TeacherError
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling import load_model, t5_config, use_dropout, use_layer_drop
-from mtdistill.modeling.folder import RECORD_FILE
+from mtdistill.modeling.folder import CHECKSUMS, RECORD_FILE, checksums
 from mtdistill.training.callbacks import latest_checkpoint
 from mtdistill.training.engine import ONE_THREAD, Engine
 from mtdistill.training.fused_loss import fused_loss
@@ -139,6 +139,7 @@ def train_teacher(
                 "recipe": asdict(recipe),
                 "data": asdict(data.manifest),
                 "validation": dict(scores),
+                CHECKSUMS: checksums(fresh),
             }
             write_atomically(fresh / RECORD_FILE, json.dumps(record, ensure_ascii=False, indent=2))
         on_best(scores)
