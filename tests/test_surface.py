@@ -46,9 +46,15 @@ def test_the_changelog_is_about_this_version() -> None:
     assert headings[0] == PROJECT["version"]
 
 
+def checked(constraints: str) -> set[str]:
+    """Names of the packages whose files are compared with checksums."""
+    return set(re.findall(r"^(\S+)==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", constraints, re.MULTILINE))
+
+
 def test_the_constraints_pin_every_declared_package_and_name_no_place() -> None:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("constraints.txt", "torch-version.txt")]
+    pins = dict(re.findall(r"^([^#\s]+)==(.*?)(?: \\)?$", "".join(texts), re.MULTILINE))
+    assert pins.keys() - checked(texts[0]) == {"torch"}
     assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in pins.values())  # no path, no URL, no +cpu
     extras = PROJECT["optional-dependencies"].values()
     declared = [*PROJECT["dependencies"], *(requirement for extra in extras for requirement in extra)]

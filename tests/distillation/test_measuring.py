@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from mtdistill.distillation.measuring import measure_student, rarest_pieces
-from mtdistill.errors import CheckpointError, TeacherError
+from mtdistill.errors import CheckpointError, MissingExtraError, TeacherError
 from mtdistill.export.exporting import export_model
 from mtdistill.report import ReportCard
 from mtdistill.student.bundle import Student, save_bundle, save_folder
@@ -143,6 +144,15 @@ def test_a_student_that_does_not_say_how_it_was_made(
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no student"):
         measure_student(tmp_path / "student_best.pt")
+
+
+def test_a_missing_package_is_told_before_anything_is_translated(
+    tiny_teacher: TinyTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_bundle(Student(*tiny_teacher, {}), tmp_path / "student_best.pt")  # and cannot be measured at all
+    monkeypatch.setitem(sys.modules, "comet", None)
+    with pytest.raises(MissingExtraError, match="pip install unbabel-comet"):
+        measure_student(tmp_path / "student_best.pt", comet_model=tmp_path / "model.ckpt")
 
 
 def test_its_teacher_is_gone(tiny_teacher: TinyTeacher, make_run: Any, tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ class TestBadInput:
     def test_a_folder_that_holds_something_else(self, content: str, export: Export, tmp_path: Path) -> None:
         (tmp_path / content).write_text("{}")
         with pytest.raises(ExportError, match="would replace something else"):
-            export(destination=tmp_path)
+            export(destination=tmp_path, data=["gone.tsv"])  # said before any text is read
         assert [path.name for path in tmp_path.iterdir()] == [content]
 
     def test_a_place_that_cannot_be_written(self, export: Export, tmp_path: Path) -> None:

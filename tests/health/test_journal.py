@@ -59,6 +59,25 @@ def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
     assert read_findings(tmp_path / "nothing") == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"check": "of_a_newer_version", "severity": "warning"}',
+        '{"check": "loss_spike", "severity": "warning", "figures": {}}',
+        '{"check": "loss_spike", "severity": "warning", "figures": 3}',
+        '{"check": ["loss_spike"], "severity": "warning"}',
+        '{"check": "damaged_cache", "severity": "warning", "action": "deleted"}',
+        "[]",
+        "[" * 100_000,
+    ],
+    ids=lambda line: line[:70],
+)
+def test_a_line_that_cannot_be_explained_is_left_out(line: str, tmp_path: Path) -> None:
+    path = tmp_path / HEALTH_FILE
+    path.write_text(line + "\n", encoding="utf-8")
+    assert read_findings(path) == []
+
+
 def test_a_run_begins_with_an_empty_file(tmp_path: Path) -> None:
     Journal(tmp_path / HEALTH_FILE).begin(0)
     assert (tmp_path / HEALTH_FILE).read_text(encoding="utf-8") == ""

@@ -8,6 +8,8 @@ import pytest
 
 from mtdistill import messages
 from mtdistill.evaluation import FailedExample, Success
+from mtdistill.health.finding import Finding
+from mtdistill.health.wording import explain
 from mtdistill.report import CometScores, ReportCard, Sample, WorstSample, write_html
 
 MakeCard = Callable[..., ReportCard]
@@ -129,6 +131,28 @@ def test_every_worst_sentence_is_shown_and_failures_stand_out(good_card: ReportC
     assert "Hard sentence number 19" in text
     assert len(re.findall(r'<dd lang="en" class="failed">', text)) == 2
     assert '<span class="check" lang="en">wrong script</span>' in text
+
+
+class TestHealth:
+    SPIKES = tuple(Finding("damaged_cache", "failure", update, action="rebuilt") for update in (7, 8, 40))
+
+    def section(self, text: str) -> Page:
+        found = re.search(r"<h2>Health of the training</h2>.*?</section>", text, re.DOTALL)
+        assert found is not None
+        return Page(found[0].removesuffix("</section>"))
+
+    def test_findings_of_a_kind_are_one_with_their_explanation(self, full_card: ReportCard, tmp_path: Path) -> None:
+        early = Finding("damaged_cache", "warning", 0, example="<b>shard-0</b>")
+        page = self.section(written(full_card, tmp_path, findings=[early, *self.SPIKES]))
+        assert [item["class"] for item in page.attributes("li")] == ["warning", "failure"]
+        assert page.texts["span"] == ["before training", "3 times, updates 7 to 40"]
+        assert [explain(early), explain(self.SPIKES[0])] == [text.strip() for text in page.texts["li"]]
+
+    def test_silence_is_said(self, full_card: ReportCard, tmp_path: Path) -> None:
+        assert "were silent" in self.section(written(full_card, tmp_path, findings=[])).texts["p"][0]
+
+    def test_a_run_that_nobody_watched_says_nothing(self, full_card: ReportCard, tmp_path: Path) -> None:
+        assert "Health" not in written(full_card, tmp_path)
 
 
 def test_what_is_not_known_is_left_out(make_card: MakeCard, tmp_path: Path) -> None:

@@ -144,6 +144,10 @@ class TestRefused:
         with pytest.raises(CheckpointError, match="there is no student"):
             find_model(tmp_path / name)
 
+    def test_a_name_that_no_file_can_have(self, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match=r"\(File name too long\)"):
+            find_model(tmp_path / ("x" * 5000))
+
     def test_a_folder_of_something_else(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("no model", encoding="utf-8")
         with pytest.raises(CheckpointError):

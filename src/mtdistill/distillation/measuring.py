@@ -19,8 +19,9 @@ from mtdistill.data.prepared import EvaluationSet, PreparedData
 from mtdistill.decoding import ComputeType, CTranslate2Translator
 from mtdistill.display import Display
 from mtdistill.distillation.duels import Engines, duels_of_a_student, duels_of_an_export
-from mtdistill.evaluation import ModelSize, model_size, peak_memory_mib, rarest_piece_counts
+from mtdistill.evaluation import ModelSize, model_size, peak_memory_mib, rarest_piece_counts, require_comet
 from mtdistill.files import write_atomically
+from mtdistill.health.journal import HEALTH_FILE, read_findings
 from mtdistill.messages import tr
 from mtdistill.report import Contestant, ReportCard, TestSet, build_report, card_name, find_card, write_html
 from mtdistill.student.loading import FoundModel, find_model, prepared_data_of, run_folder_of
@@ -150,10 +151,13 @@ def measure_student(
 
     Raises:
         CheckpointError: no model there, or one that does not say what it translates.
-        DataError: its data is not there any more.
+        DataError: its data is not there any more, or the COMET model cannot be loaded.
+        MissingExtraError: COMET is not installed.
     """
     display = display or Display()
     model = find_model(path)
+    if comet_model:
+        require_comet()
     config = model.config if "config" in model.info else None
     if config is not None and config.training.threads:
         torch.set_num_threads(config.training.threads)
@@ -178,7 +182,7 @@ def measure_student(
 
 
 def write_reports(card: ReportCard, folder: Path, name: str = "report") -> None:
-    """`report.json` and `report.html`, with the training curves and the students found beside it."""
+    """`report.json` and `report.html`, with the training's curves and findings and the students found beside it."""
     write_atomically(folder / f"{name}.json", card.to_json())
     metrics: list[dict[str, Any]] = []
     with contextlib.suppress(OSError, ValueError):
@@ -187,7 +191,10 @@ def write_reports(card: ReportCard, folder: Path, name: str = "report") -> None:
     for file in sorted(folder.absolute().parent.glob("*/report.json")):
         if file.parent != folder.absolute() and (other := find_card(file.parent)):
             others[card_name(Path(file.parent.name))] = other
-    write_html(card, folder / f"{name}.html", metrics=metrics, others=others)
+    findings = None
+    with contextlib.suppress(OSError, ValueError):
+        findings = read_findings(folder / HEALTH_FILE) if (folder / HEALTH_FILE).is_file() else None
+    write_html(card, folder / f"{name}.html", metrics=metrics, findings=findings, others=others)
 
 
 def report_folder(model: FoundModel) -> Path | None:

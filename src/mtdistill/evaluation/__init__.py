@@ -12,7 +12,7 @@ from mtdistill.evaluation.breakdown import (
     rarest_piece_counts,
     worst_sentences,
 )
-from mtdistill.evaluation.comet import comet_scores
+from mtdistill.evaluation.comet import comet_scores, require_comet
 from mtdistill.evaluation.memory import peak_memory_mib
 from mtdistill.evaluation.quality import Quality, Retention, corpus_quality, retention, sentence_chrf
 from mtdistill.evaluation.size import ModelSize, model_size
@@ -39,6 +39,7 @@ __all__ = [
     "peak_memory_mib",
     "quality_by",
     "rarest_piece_counts",
+    "require_comet",
     "retention",
     "sentence_chrf",
     "success_rate",

@@ -7,6 +7,24 @@ from mtdistill.errors import DataError, MissingExtraError
 from mtdistill.messages import tr
 
 
+def require_comet() -> None:
+    """Told before minutes of translating.
+
+    Raises:
+        MissingExtraError: the package ``unbabel-comet`` is not installed.
+    """
+    try:
+        import comet  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            tr(
+                en="COMET cannot be measured: the package unbabel-comet is not installed. "
+                "Install it (pip install unbabel-comet), or leave out --comet.",
+                zh="无法计算 COMET：没有安装 unbabel-comet。请安装（pip install unbabel-comet），或去掉 --comet。",
+            )
+        ) from error
+
+
 def comet_scores(
     model_path: Path, sources: Sequence[str], references: Sequence[Sequence[str]], systems: Sequence[Sequence[str]]
 ) -> list[float]:
@@ -22,16 +40,9 @@ def comet_scores(
         MissingExtraError: the package ``unbabel-comet`` is not installed.
         DataError: the model cannot be loaded.
     """
-    try:
-        from comet import load_from_checkpoint
-    except ImportError as error:
-        raise MissingExtraError(
-            tr(
-                en="COMET cannot be measured: the package unbabel-comet is not installed. "
-                "Install it (pip install unbabel-comet), or leave out --comet.",
-                zh="无法计算 COMET：没有安装 unbabel-comet。请安装（pip install unbabel-comet），或去掉 --comet。",
-            )
-        ) from error
+    require_comet()
+    from comet import load_from_checkpoint
+
     try:
         model = load_from_checkpoint(str(model_path))
     except Exception as error:  # torch, yaml and comet raise their own for every kind of damage

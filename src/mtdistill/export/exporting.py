@@ -99,6 +99,8 @@ def export_model(
                 "请导出它的原始学生模型。",
             )
         )
+    folder = destination or _default_folder(path) / f"{format_name}-{precision}"
+    _require_replaceable(folder)
     if data:
         sentences = read_evaluation_set(data, model.source_lang, model.target_lang).first(SENTENCES)
     else:
@@ -110,8 +112,6 @@ def export_model(
                 zh=f"仅有 {len(sentences)} 个句子可供比较，数字较为粗略",
             )
         )
-    folder = destination or _default_folder(path) / f"{format_name}-{precision}"
-    _require_replaceable(folder)
     try:
         with replacing_folder(folder) as fresh:
             parity = _export(model, model.student, format_name, precision, fresh, sentences, accept_loss, display)

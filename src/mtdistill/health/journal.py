@@ -74,11 +74,16 @@ class Journal:
 
 
 def read_findings(path: Path) -> list[Finding]:
-    """What a run has found; empty where there is no file. A line that a kill cut short is left out."""
+    """What a run has found; empty where there is no file.
+
+    Lines that cannot be explained are left out: cut short by a kill, of a newer version, or not of ours.
+    """
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
-            found.append(Finding(**json.loads(line)))
-        except (ValueError, TypeError):
+            finding = Finding(**json.loads(line))
+            explain(finding)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
+        found.append(finding)
     return found

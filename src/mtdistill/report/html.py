@@ -13,6 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mtdistill.files import write_atomically
+from mtdistill.health.finding import Finding
+from mtdistill.health.wording import explain
 from mtdistill.messages import language, tr
 from mtdistill.report import tables, wording
 from mtdistill.report.advice import advice
@@ -28,6 +30,7 @@ def write_html(
     path: Path,
     *,
     metrics: Sequence[Mapping[str, Any]] = (),
+    findings: Sequence[Finding] | None = None,
     others: Mapping[str, ReportCard] = {},
 ) -> None:
     """Write a report card as a page, in the language of the messages.
@@ -36,6 +39,7 @@ def write_html(
         card: what was measured.
         path: file to write.
         metrics: the lines of the run's ``metrics.jsonl``, for the training curves; none: no curves.
+        findings: what the health checks found in the run; None: nobody looked.
         others: cards of other students by name, shown beside this one.
     """
     points = [
@@ -50,6 +54,7 @@ def write_html(
         headlines=headlines(card),
         advice=advice(card),
         training_plots=training_plots(metrics),
+        health=None if findings is None else _by_kind(findings),
         class_plots=_class_plots(card),
         failure_plots=[failure_plot(card)] if wording.failed_checks(card) else [],
         trade_off_plots=[quality_against_size(points), quality_against_speed(points)],
@@ -60,6 +65,14 @@ def write_page(path: Path, template: str, **values: object) -> None:
     """Fill a template of this package and write the page."""
     page = _environment().get_template(template).render(language="zh-CN" if language() == "zh" else "en", **values)
     write_atomically(path, page.encode("utf-8", "replace"))  # the name of a folder may hold what UTF-8 cannot say
+
+
+def _by_kind(findings: Sequence[Finding]) -> list[tuple[Finding, int, int]]:
+    """The first of each kind, how often it came, and when last; in order of their first appearance."""
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.check, finding.action), []).append(finding)
+    return [(found[0], len(found), found[-1].update) for found in kinds.values()]
 
 
 def _class_plots(card: ReportCard) -> list[Plot]:
@@ -82,7 +95,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(tr=tr, wording=wording, tables=tables)
+    environment.globals.update(tr=tr, wording=wording, tables=tables, explain=explain)
     environment.filters["svg"] = _svg
     return environment
 

@@ -76,6 +76,13 @@ def check_name(check: str) -> str:
     return names.get(check, check)
 
 
+def when_found(first: int, count: int, last: int) -> str:
+    """When a health check spoke: the update of the first time and, if it came again, how often and until when."""
+    if count > 1:
+        return tr(en=f"{count} times, updates {first} to {last}", zh=f"{count} 次，第 {first} 至 {last} 次更新")
+    return tr(en=f"update {first}", zh=f"第 {first} 次更新") if first else tr(en="before training", zh="训练之前")
+
+
 def failed_checks(card: ReportCard) -> list[str]:
     """Every check that some translation of either model fails, the student's first."""
     return list(dict.fromkeys([*card.success.failures, *card.success.teacher_failures]))

@@ -15,7 +15,7 @@ from mtdistill.decoding import CTranslate2Translator, HuggingFaceTranslator, Onn
 from mtdistill.display import Display
 from mtdistill.errors import CheckpointError, ConfigError
 from mtdistill.messages import tr
-from mtdistill.modeling.folder import INFO_FILE, read_info, require_unchanged
+from mtdistill.modeling.folder import INFO_FILE, read_info, require_unchanged, unreadable
 from mtdistill.student.bundle import Student, load_student
 
 Form = Literal["PyTorch", "CTranslate2", "ONNX Runtime"]
@@ -106,22 +106,24 @@ def find_model(path: Path) -> FoundModel:
         DataError: the folder holds no tokenizer.
     """
     forms: dict[str, Form] = {"model.bin": "CTranslate2", "onnx": "ONNX Runtime"}
-    for name, form in forms.items():
-        if (path / name).exists():
-            require_unchanged(path)
-            try:
-                return FoundModel(path, form, read_info(path))
-            except (OSError, ValueError) as error:
-                raise CheckpointError(
-                    tr(
-                        en=f"the export could not be read: got {path / INFO_FILE} ({error}), accepted the file that "
-                        "mtdistill export wrote. Export it again.",
-                        zh=f"无法读取导出的模型：{path / INFO_FILE}（{error}），需要由 mtdistill export 写出的文件。"
-                        "请重新导出。",
-                    )
-                ) from error
-    student = load_student(path)
-    return FoundModel(path, "PyTorch", student.info, student)
+    try:
+        form = next((form for name, form in forms.items() if (path / name).exists()), None)
+    except OSError as error:  # a name that is too long, or a folder that may not be looked into
+        raise unreadable(path, error.strerror or str(error)) from error
+    if form is None:
+        student = load_student(path)
+        return FoundModel(path, "PyTorch", student.info, student)
+    require_unchanged(path)
+    try:
+        return FoundModel(path, form, read_info(path))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            tr(
+                en=f"the export could not be read: got {path / INFO_FILE} ({error}), accepted the file that mtdistill "
+                "export wrote. Export it again.",
+                zh=f"无法读取导出的模型：{path / INFO_FILE}（{error}），需要由 mtdistill export 写出的文件。请重新导出。",
+            )
+        ) from error
 
 
 def prepared_data_of(model: FoundModel, output: str | None, display: Display) -> PreparedData:
