@@ -21,6 +21,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,8 +73,11 @@ def started(folder: Path, output: Path, words: Path) -> int:
             if os.geteuid() == 0:
                 os.setgid(NOBODY)
                 os.setuid(NOBODY)
+            os.environ["MPLCONFIGDIR"] = str(folder / "home")  # or matplotlib complains that root's is not ours
             torch.set_num_threads(1)
             code = by_command(folder, output)
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             os._exit(code)
@@ -155,6 +159,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         folder.chmod(0o755)
+        (folder / "home").mkdir(mode=0o777)
         write_corpus(folder / "corpus.tsv")
         if not in_child(lambda: train_tiny_teacher(folder)):
             return 1

@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mtdistill.files import replacing_folder, sha256_of, write_atomically
+from mtdistill.files import clear_leftovers, replacing_folder, sha256_of, write_atomically
 
 
 class PowerCut(BaseException):
@@ -141,3 +143,61 @@ def test_the_hash_of_a_file(tmp_path: Path) -> None:
     content = os.urandom(300_000)
     (tmp_path / "a").write_bytes(content)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+KILLED_WHILE_WRITING = """
+import os, sys
+from pathlib import Path
+from mtdistill.files import replacing_folder, write_atomically
+
+folder = Path(sys.argv[1])
+with replacing_folder(folder / "best") as fresh:
+    (fresh / "weights").write_text("ha")
+    os.fsync = lambda number: os._exit(9)
+    write_atomically(folder / "a.txt", "ha")
+"""
+
+
+class TestClearLeftovers:
+    def test_what_a_killed_process_leaves(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("old")
+        command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path)]
+        assert subprocess.run(command, check=False).returncode == 9
+        assert len(names_in(tmp_path)) == 3
+        clear_leftovers(tmp_path)
+        assert names_in(tmp_path) == {"a.txt"}
+        assert (tmp_path / "a.txt").read_text() == "old"
+
+    def test_halves_go_and_everything_else_stays(self, tmp_path: Path) -> None:
+        (tmp_path / ".a.txt.k3_9xyzq.part").write_text("ha")
+        (tmp_path / ".best.abcdefgh.part").mkdir()
+        (tmp_path / ".best.abcdefgh.part" / "weights").write_text("ha")
+        kept = {"a.txt", ".a.txt", "part", ".lock", "b.abcdefgh.part"}
+        for name in kept:
+            (tmp_path / name).write_text("whole")
+        clear_leftovers(tmp_path)
+        assert names_in(tmp_path) == kept
+
+    def test_a_link_goes_and_what_it_points_to_stays(self, tmp_path: Path) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / ".best.abcdefgh.part").symlink_to(tmp_path / "elsewhere")
+        clear_leftovers(tmp_path)
+        assert names_in(tmp_path) == {"elsewhere"}
+
+    @pytest.mark.parametrize("there_is_a_new_one", [False, True])
+    def test_the_folder_that_was_being_replaced_comes_back_unless_it_was(
+        self, there_is_a_new_one: bool, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "best"
+        path.mkdir()
+        (path / "a.txt").write_text("old")
+        old = tmp_path / ".best.abcdefgh.old"
+        path.rename(old)
+        if there_is_a_new_one:
+            path.mkdir()
+        clear_leftovers(tmp_path)
+        assert names_in(tmp_path) == {"best"}
+        assert names_in(path) == (set() if there_is_a_new_one else {"a.txt"})
+
+    def test_without_a_folder_there_is_nothing_to_do(self, tmp_path: Path) -> None:
+        clear_leftovers(tmp_path / "gone")

@@ -6,11 +6,15 @@ reader never meets half a file. Imported by every module that writes; imports no
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# As `tempfile` names them for the two functions below.
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>part|old)")
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -36,7 +40,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling folder that takes the place of ``path`` when the block ends without an error.
 
     What stood there before stays until then and is put back if the exchange fails. No system call exchanges two
-    folders everywhere, so a kill between its two renames leaves the old folder as ``.<name>.<random>.old``.
+    folders everywhere, so a kill between its two renames leaves the old folder as ``.<name>.<random>.old``, from where
+    `clear_leftovers` takes it back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
@@ -57,6 +62,25 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Finish what a kill interrupted in a folder: remove halves, and put back what was about to be replaced.
+
+    Args:
+        folder: nobody else writes into it; what lies deeper is left alone. May be missing.
+    """
+    for left in sorted(folder.glob(".*")):
+        named = _LEFTOVER.fullmatch(left.name)
+        if named is None:
+            continue
+        whole = folder / named["name"]
+        if named["kind"] == "old" and not whole.exists():
+            left.replace(whole)
+        elif left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def sha256_of(path: Path) -> str:

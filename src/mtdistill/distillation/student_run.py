@@ -29,7 +29,7 @@ from mtdistill.distillation.targets import choose_targets, free_bytes
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.errors import TrainingFailedError
 from mtdistill.evaluation.validation import ValidationScorer
-from mtdistill.files import write_atomically
+from mtdistill.files import clear_leftovers, write_atomically
 from mtdistill.health.journal import HEALTH_FILE, Journal
 from mtdistill.health.monitor import Monitor, Stop
 from mtdistill.health.wording import explain
@@ -84,6 +84,9 @@ def train_student(
     )
     writer = SummaryWriter(log_dir=str(run.path / "logs"))
     journal = Journal(run.path / HEALTH_FILE, display, writer)
+    if resume:
+        for folder in (run.path, run.checkpoints):
+            clear_leftovers(folder)
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
     if checkpoint is None:
         journal.begin(0)
