@@ -41,7 +41,7 @@ from mtdistill.files import write_atomically
 from mtdistill.presets import load_preset
 from mtdistill.student.bundle import load_student
 from mtdistill.teacher.training import TeacherRecipe
-from mtdistill.training.callbacks import COMPLETE_FILE
+from mtdistill.training.checkpoints import COMPLETE_FILE
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
 SENTENCES, WORDS = 1500, 40

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,10 +83,26 @@ def clear_leftovers(folder: Path) -> None:
             left.unlink()
 
 
+def changed_files(folder: Path, checksums: Mapping[str, object]) -> list[str]:
+    """Names of files that are missing, outside of the folder, or of other content than their checksum says.
+
+    Args:
+        folder: where they lie.
+        checksums: hexadecimal SHA-256 by path in the folder, which may come from a stranger.
+    """
+    return [name for name, checksum in checksums.items() if not _is_unchanged(folder, name, checksum)]
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_unchanged(folder: Path, name: str, checksum: object) -> bool:
+    path = (folder / name).resolve()
+    # Only what is inside: a record is not asked to have other files of this machine read.
+    return path.is_relative_to(folder.resolve()) and path.is_file() and sha256_of(path) == checksum
 
 
 def _flush(file: Path) -> None:

@@ -19,7 +19,7 @@ from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.modeling.packed import decoder_states
 from mtdistill.teacher.loading import load_teacher
 from mtdistill.teacher.training import BEST_FOLDER, TeacherRecipe, TeacherTrainer, train_teacher
-from mtdistill.training.callbacks import latest_checkpoint
+from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.engine import Engine
 from mtdistill.training.trainer import Schedule, teacher_forced_logits
 

@@ -16,13 +16,11 @@ from torch import nn
 from mtdistill.display import Display
 from mtdistill.training.callbacks import (
     BestModel,
-    CompleteMarker,
     LogBeforeCheckpoint,
     MetricsFile,
     MovingAverage,
     ProgressDisplay,
     SampleTranslations,
-    latest_checkpoint,
 )
 
 
@@ -246,20 +244,9 @@ class TestMetricsFile:
 
 
 class TestCheckpoints:
-    def test_the_newest_whole_one(self, args: Any, tmp_path: Path) -> None:
-        assert latest_checkpoint(tmp_path) is None
-        assert latest_checkpoint(tmp_path / "nowhere") is None
-        for update in (5, 90, 100, 200):
-            (tmp_path / f"checkpoint-{update}").mkdir()
-        assert latest_checkpoint(tmp_path) is None
-        for update in (100, 5, 90):
-            CompleteMarker().on_save(args, state_at(update), None)
-        assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
-
     def test_other_processes_do_not_write_into_it(self, args: Any, tmp_path: Path) -> None:
         (tmp_path / "checkpoint-5").mkdir()
         state = state_at(5, is_world_process_zero=False)
-        CompleteMarker().on_save(args, state, None)
         average = MovingAverage(0.9)
         average.on_train_begin(args, state_at(0), None, model=model_of(1.0))
         average.on_save(args, state, None)

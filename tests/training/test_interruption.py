@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from mtdistill.training.callbacks import latest_checkpoint
+from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.interruption import Interrupted
 
 MakeTraining = Callable[..., Any]

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from mtdistill.data.batches import PackedBatch
-from mtdistill.errors import TrainingFailedError
+from mtdistill.errors import CheckpointError, TrainingFailedError
 from mtdistill.modeling import packed
-from mtdistill.training.callbacks import AVERAGE_FILE, latest_checkpoint
+from mtdistill.training.callbacks import AVERAGE_FILE
+from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.engine import Engine
 from mtdistill.training.fused_updates import TIMED_BATCHES
 from mtdistill.training.trainer import Schedule, TranslationTrainer, teacher_forced_logits
@@ -353,6 +354,20 @@ class TestResume:
         log = next(log for log in second.recorder.logs if "loss" in log)
         assert log["update"] == 7
         assert log["gold_loss"] == pytest.approx(log["loss"], rel=1e-4)
+
+    @pytest.mark.parametrize(
+        "name", ["optimizer.pt", "scheduler.pt", "trainer_state.json", "model.safetensors", AVERAGE_FILE]
+    )
+    def test_a_damaged_file_is_named_before_any_update(self, name: str, make_training: MakeTraining) -> None:
+        first = make_training(epochs=4, evaluations=4, ema_decay=0.5, callbacks=[Interrupt(7)])
+        with pytest.raises(KeyboardInterrupt):
+            first.trainer.train()
+        checkpoint = latest_checkpoint(Path(first.trainer.args.output_dir))
+        assert checkpoint is not None
+        (checkpoint / name).write_bytes((checkpoint / name).read_bytes()[:-40])
+        second = make_training(epochs=4, evaluations=4, ema_decay=0.5)
+        with pytest.raises(CheckpointError, match=r"could not be read: got .*checkpoint-6"):
+            second.trainer.train(str(checkpoint))
 
     def test_a_checkpoint_holds_the_average_and_is_marked_last(self, make_training: MakeTraining) -> None:
         training = make_training(ema_decay=0.5)

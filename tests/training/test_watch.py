@@ -15,7 +15,7 @@ from mtdistill.data.batches import PackedBatch
 from mtdistill.health.finding import Finding
 from mtdistill.health.journal import HEALTH_FILE, Journal, read_findings
 from mtdistill.health.monitor import HEALTH_STATE_FILE, Monitor, Stop
-from mtdistill.training.callbacks import latest_checkpoint
+from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.engine import Engine
 
 MakeTraining = Callable[..., Any]

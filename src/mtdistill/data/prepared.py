@@ -29,7 +29,7 @@ from mtdistill.data.splits import SPLITS
 from mtdistill.data.splitting import Report, split_text
 from mtdistill.data.tokenizer import load_tokenizer, train_tokenizer
 from mtdistill.errors import DataError
-from mtdistill.files import replacing_folder, sha256_of, write_atomically
+from mtdistill.files import changed_files, replacing_folder, sha256_of, write_atomically
 from mtdistill.messages import tr
 from mtdistill.text import base_language
 
@@ -114,10 +114,9 @@ class PreparedData:
         """Compare the files of a folder in this one with their checksums, where there are any; once."""
         if part in self._sound:
             return
-        for name, wanted in self.manifest.sha256.items():
-            path = self.folder / part / Path(name).name
-            if Path(name).parts[:1] == (part,) and not (path.is_file() and sha256_of(path) == wanted):
-                raise self._damaged(ValueError(name))
+        wanted = {name: checksum for name, checksum in self.manifest.sha256.items() if Path(name).parts[:1] == (part,)}
+        if changed := changed_files(self.folder, wanted):
+            raise self._damaged(ValueError(", ".join(changed)))
         if part == "tokenizer":  # the rows of a split are still to be looked at
             self._sound.add(part)
 

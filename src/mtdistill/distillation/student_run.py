@@ -36,7 +36,8 @@ from mtdistill.health.wording import explain
 from mtdistill.messages import tr
 from mtdistill.student.bundle import Student, load_student, save_bundle, save_folder
 from mtdistill.teacher.targets import LiveTargets
-from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations, latest_checkpoint
+from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations
+from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.engine import Engine, engines
 
 
@@ -87,7 +88,7 @@ def train_student(
     if resume:
         for folder in (run.path, run.checkpoints):
             clear_leftovers(folder)
-    checkpoint = latest_checkpoint(run.checkpoints) if resume else None
+    checkpoint = latest_checkpoint(run.checkpoints, display) if resume else None
     if checkpoint is None:
         journal.begin(0)
     live = LiveTargets(teacher.model)

@@ -19,7 +19,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, T5Config, T5
 
 from mtdistill.data.tokenizer import PAD_ID, load_tokenizer
 from mtdistill.errors import CheckpointError
-from mtdistill.files import sha256_of
+from mtdistill.files import changed_files, sha256_of
 from mtdistill.messages import tr
 from mtdistill.modeling.t5 import load_model
 
@@ -60,9 +60,8 @@ def require_unchanged(folder: Path) -> None:
         wanted = _record(folder).get(CHECKSUMS)
     if not isinstance(wanted, dict):
         return
-    changed = [name for name, checksum in wanted.items() if not _is_unchanged(folder, name, checksum)]
     record = next(name for name in _RECORDS if (folder / name).is_file())
-    if changed:
+    if changed := changed_files(folder, wanted):
         raise CheckpointError(
             tr(
                 en=f"the files of the model are not those that were written: got {folder} ({', '.join(changed)}), "
@@ -200,12 +199,6 @@ def _harmless(settings: object) -> dict[str, Any]:
         if key in _REFUSED_SETTINGS or (isinstance(value, int) and value > _MAX_COUNT):
             raise ValueError(key)
     return settings
-
-
-def _is_unchanged(folder: Path, name: str, checksum: object) -> bool:
-    path = (folder / name).resolve()
-    # Only what is inside: a record is not asked to have other files of this machine read.
-    return path.is_relative_to(folder.resolve()) and path.is_file() and sha256_of(path) == checksum
 
 
 def _require_plausible_folder(folder: Path) -> None:

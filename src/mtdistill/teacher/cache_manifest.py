@@ -5,7 +5,7 @@ Imported by teacher.state_cache, the pipeline and the command line; imports file
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import NonNegativeInt, PositiveInt, StringConstraints, TypeAdapter
 
 from mtdistill.errors import CacheError
-from mtdistill.files import sha256_of
+from mtdistill.files import changed_files
 from mtdistill.messages import tr
 
 MANIFEST, STARTS = "manifest.json", "starts.npy"
@@ -70,8 +70,8 @@ def verify_cache(folder: Path) -> CacheManifest:
         CacheError: a file is missing or has changed; the message names it.
     """
     manifest = read_manifest(folder)
-    for name in _changed_files(folder, manifest):
-        raise damaged(folder, name)
+    if changed := changed_files(folder, manifest.sha256):
+        raise damaged(folder, ", ".join(changed))
     return manifest
 
 
@@ -84,7 +84,7 @@ def drop_damaged(folder: Path) -> list[str]:
     if not (folder / MANIFEST).is_file():
         return []
     try:
-        changed = list(_changed_files(folder, read_manifest(folder)))
+        changed = changed_files(folder, read_manifest(folder).sha256)
     except CacheError:  # the manifest itself cannot be read: nothing in the folder can be relied on
         changed = [path.name for path in sorted(folder.glob("*.npy"))]
         (folder / MANIFEST).unlink()
@@ -112,13 +112,6 @@ def remove_cache(folder: Path) -> None:
             )
         )
     shutil.rmtree(folder)
-
-
-def _changed_files(folder: Path, manifest: CacheManifest) -> Iterator[str]:
-    for name, wanted in manifest.sha256.items():
-        path = folder / name
-        if not path.is_file() or sha256_of(path) != wanted:
-            yield name
 
 
 def damaged(folder: Path, detail: str) -> CacheError:

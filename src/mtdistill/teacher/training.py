@@ -21,7 +21,7 @@ from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling import load_model, t5_config, use_dropout, use_layer_drop
 from mtdistill.modeling.folder import CHECKSUMS, RECORD_FILE, checksums
-from mtdistill.training.callbacks import latest_checkpoint
+from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.engine import ONE_THREAD, Engine
 from mtdistill.training.fused_loss import fused_loss
 from mtdistill.training.schedule import Schedule

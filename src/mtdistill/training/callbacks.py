@@ -1,4 +1,4 @@
-"""Trainer callbacks that teachers and students share: moving average, best model, progress, metrics, checkpoints.
+"""Trainer callbacks that teachers and students share: moving average, best model, progress, metrics.
 
 Of several processes only the first one writes and shows. Imported by training.trainer and the pipelines.
 """
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 AVERAGE_FILE = "moving_average.safetensors"
-COMPLETE_FILE = "complete"
 
 
 class MovingAverage(TrainerCallback):  # type: ignore[misc]
@@ -182,21 +181,6 @@ class LogBeforeCheckpoint(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for a log."""
         control.should_log = control.should_log or state.global_step % args.save_steps == 0
-
-
-class CompleteMarker(TrainerCallback):  # type: ignore[misc]
-    """Marks a checkpoint as whole, as the last file written into it; must be the last callback."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write the marker."""
-        if state.is_world_process_zero:
-            write_atomically(_checkpoint(args, state) / COMPLETE_FILE, "")
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a folder; one that a kill interrupted does not count."""
-    whole = [marker.parent for marker in folder.glob(f"checkpoint-*/{COMPLETE_FILE}")]
-    return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
 def _checkpoint(args: Any, state: Any) -> Path:

@@ -31,7 +31,8 @@ from mtdistill.health.monitor import GoBack, Monitor
 from mtdistill.health.outputs import Outputs
 from mtdistill.modeling.packed import supports
 from mtdistill.modeling.padded import teacher_forced_logits
-from mtdistill.training.callbacks import BestModel, CompleteMarker, LogBeforeCheckpoint, MovingAverage
+from mtdistill.training.callbacks import BestModel, LogBeforeCheckpoint, MovingAverage
+from mtdistill.training.checkpoints import Checkpoints
 from mtdistill.training.engine import ONE_THREAD, Engine, Workers
 from mtdistill.training.fused_updates import FusedUpdates
 from mtdistill.training.interruption import Interrupted, Interruption
@@ -81,7 +82,8 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
     ) -> None:
         self.schedule, self.validate = schedule, validate
         self.average = MovingAverage(schedule.ema_decay) if schedule.ema_decay else None
-        self._since_log, self.phases, self.interruption = SinceLog(), PhaseTimes(), Interruption()
+        self._since_log, self.phases = SinceLog(), PhaseTimes()
+        self.interruption, self.checkpoints = Interruption(), Checkpoints()
         updates = schedule.updates(len(dataset))
         every = max(1, math.ceil(updates / schedule.evaluations))
         alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # set by torchrun
@@ -118,7 +120,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
             ),
             train_dataset=PackedRows(dataset, schedule.max_sequence_length),
             eval_dataset=dataset,  # never read: `evaluate` translates instead; the Trainer insists on one
-            data_collator=_as_it_is,
+            data_collator=lambda batch: batch,  # `PackedRows` has packed it already
             optimizers=(
                 build_optimizer(
                     model,
@@ -136,7 +138,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
                 *callbacks,
                 LogBeforeCheckpoint(),
                 self.interruption,
-                CompleteMarker(),
+                self.checkpoints,
             ],
         )
         self.remove_callback(PrinterCallback)
@@ -171,6 +173,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
 
         Raises:
             Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last update is on disk.
+            CheckpointError: what is to be resumed cannot be read.
             Stop: the monitor found training beyond recovery.
         """
         threads = torch.get_num_threads()
@@ -179,7 +182,8 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         try:
             while True:
                 try:
-                    result = super().train(resume_from_checkpoint=resume_from_checkpoint)
+                    with self.checkpoints.reading(resume_from_checkpoint):
+                        result = super().train(resume_from_checkpoint=resume_from_checkpoint)
                     if self.interruption.received is not None:
                         raise Interrupted(self.interruption.received)
                     return result
@@ -293,8 +297,3 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         if not self.engine.bfloat16:
             return contextlib.nullcontext()
         return torch.autocast(self.args.device.type, dtype=torch.bfloat16)
-
-
-def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`PackedRows` has packed the batch already."""
-    return batch

@@ -1,0 +1,106 @@
+"""Checkpoints to resume from: when one is whole, which is the latest, and what to say of one that cannot be read.
+
+Imported by training.trainer, teacher and the pipeline; imports display, files, errors, messages.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from mtdistill.display import Display
+from mtdistill.errors import CheckpointError, MtdistillError
+from mtdistill.files import changed_files, sha256_of, write_atomically
+from mtdistill.messages import tr
+
+COMPLETE_FILE = "complete"  # the last to be written; JSON with the SHA-256 of every other file
+
+
+class Checkpoints(TrainerCallback):  # type: ignore[misc]
+    """Marks every checkpoint as whole; must be the last callback, for what others write into it belongs to it."""
+
+    def __init__(self) -> None:
+        self._has_begun = False
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Everything has been read by now."""
+        self._has_begun = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write the marker."""
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            checksums = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name != COMPLETE_FILE}
+            write_atomically(folder / COMPLETE_FILE, json.dumps({"sha256": checksums}, indent=2))
+
+    @contextmanager
+    def reading(self, checkpoint: str | None) -> Iterator[None]:
+        """Training that begins with reading a checkpoint, if one is given.
+
+        Raises:
+            CheckpointError: something failed before the first update.
+        """
+        self._has_begun = checkpoint is None
+        try:
+            yield
+        except MtdistillError:
+            raise
+        except Exception as error:  # torch, transformers, safetensors and json raise their own for every kind of damage
+            if self._has_begun:
+                raise
+            raise CheckpointError(
+                tr(
+                    en=f"the checkpoint could not be read: got {checkpoint} ({type(error).__name__}: {error}), accepted "
+                    "one that this version wrote for this run. Delete it to go on from the one before.",
+                    zh=f"无法读取检查点：{checkpoint}（{type(error).__name__}：{error}），需要由本版本为该训练写出的检查点。"
+                    "请删除它，以便从上一个检查点继续。",
+                )
+            ) from error
+
+
+def latest_checkpoint(folder: Path, display: Display | None = None) -> Path | None:
+    """The newest sound checkpoint in a folder; one that a kill interrupted does not count.
+
+    Args:
+        folder: holds folders named ``checkpoint-<update>``.
+        display: where is said that a newer one is damaged; None: nowhere.
+
+    Raises:
+        CheckpointError: all are damaged.
+    """
+    whole = {
+        int(marker.parent.name.rsplit("-", 1)[1]): marker for marker in folder.glob(f"checkpoint-*/{COMPLETE_FILE}")
+    }
+    damage = ""
+    for _, marker in sorted(whole.items(), reverse=True):
+        if not (changed := changed_files(marker.parent, _checksums(marker))):
+            return marker.parent
+        damage = f"{marker.parent} ({', '.join(changed)})"
+        (display or Display()).say(
+            tr(
+                en=f"a checkpoint is damaged and left out: {damage} is not as it was written",
+                zh=f"检查点已损坏，已跳过：{damage} 与写出时不同",
+            )
+        )
+    if damage:
+        raise CheckpointError(
+            tr(
+                en=f"no checkpoint can be resumed from: got {damage}, accepted one whose files are as they were written. "
+                "Copy it again, or start anew without --resume.",
+                zh=f"没有可以继续的检查点：{damage}，其文件必须与写出时一致。请重新复制，或去掉 --resume 重新开始。",
+            )
+        )
+    return None
+
+
+def _checksums(marker: Path) -> Mapping[str, object]:
+    """Of the files of a checkpoint; none in one of a version that wrote none, and a wrong one where none can be read."""
+    try:
+        content = marker.read_text(encoding="utf-8")
+        checksums = json.loads(content)["sha256"] if content else {}
+        return dict(checksums)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {marker.name: None}
