@@ -59,7 +59,7 @@ def by_command(folder: Path, output: Path) -> int:
         code = command_line(["distill", "quick", "--yes", *changed, *resume])
         if code > PROMISES_MISSED:  # which tiny models do
             return code
-    return command_line(["export", str(run.path), "--format", "ctranslate2", "--precision", "float32"])
+    return command_line(["export", str(run.path), "--format", "ctranslate2", "--quantization", "float32"])
 
 
 def obey_permissions() -> None:
@@ -164,6 +164,7 @@ def main() -> int:
     draw = random.Random(arguments.seed)
     outcome: dict[str, object] = {"environment": environment(), "mebibytes": shutil.disk_usage(disk).total / 2**20}
     cases, faults = [], 0
+    disk.chmod(0o755)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_corpus(folder / "corpus.tsv")

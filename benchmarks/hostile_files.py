@@ -6,13 +6,16 @@ Imported by fuzz_loaders.py and by the tests. Nothing is trained: random weights
 import io
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from mutations import PACKERS
+from rich.console import Console
 from transformers import T5ForConditionalGeneration
 
 from mtdistill.cli.quiet import quiet_libraries
@@ -22,19 +25,33 @@ from mtdistill.data.prepared import PreparedData, prepare_data
 from mtdistill.data.readers import read_pairs
 from mtdistill.data.tokenizer import load_tokenizer, train_tokenizer
 from mtdistill.decoding import CTranslate2Translator, HuggingFaceTranslator, OnnxTranslator, convert_to_ctranslate2
+from mtdistill.distillation.measuring import measure_student
 from mtdistill.export.onnx import convert_to_onnx
+from mtdistill.files import write_atomically
+from mtdistill.health.finding import Finding
+from mtdistill.health.journal import HEALTH_FILE, Journal, read_findings
 from mtdistill.modeling import t5_config
 from mtdistill.modeling.folder import CHECKSUMS, INFO_FILE, RECORD_FILE, checksums
 from mtdistill.presets import load_preset
+from mtdistill.report import read_cards, render, render_comparison, write_comparison_html, write_html
+from mtdistill.report.finding import REPORT_FILE
 from mtdistill.student.bundle import Student, save_bundle, save_folder
 from mtdistill.student.loading import find_model
 from mtdistill.teacher.cache_manifest import drop_damaged, verify_cache
 from mtdistill.teacher.loading import load_teacher
 from mtdistill.teacher.state_cache import CachedTargets, build_cache, cache_parts
 from mtdistill.teacher.targets import LiveTargets
+from mtdistill.teacher.training import BEST_FOLDER, TeacherRecipe, train_teacher
+from mtdistill.training.checkpoints import COMPLETE_FILE
 from mtdistill.training.engine import engines
+from mtdistill.training.schedule import Schedule
 
 VOCABULARY = 370
+RECIPE = TeacherRecipe(
+    encoder_layers=1, decoder_layers=1, width=16, heads=2, head_width=8, feed_forward_width=16, layer_drop=0.0,
+    schedule=Schedule(epochs=2, batch_size=128, gradient_accumulation=1, learning_rate=0.01, weight_decay=0.0,
+                      max_sequence_length=8, evaluations=2, ema_decay=0.5, checkpoints_kept=2),
+)  # fmt: skip
 SENTENCE = "他喜欢猫。"
 INFO = {"source_lang": "zh", "target_lang": "en", "parameters": 12_345}
 
@@ -83,6 +100,25 @@ def _load_cache(place: Path) -> None:
     str(cache.manifest.parts["max_sequence_length"]), str(cache.manifest.parts["teacher"])[:12]  # as inspect shows
     drop_damaged(place)
     verify_cache(place)
+
+
+def _ever_better(_model: object) -> dict[str, float]:
+    return {"bleu": time.monotonic()}  # so that the student of a resumed run is the best and is saved
+
+
+def _resume(place: Path) -> None:
+    shutil.rmtree(place / BEST_FOLDER, ignore_errors=True)
+    prepared = place.parent.parent / "specimens" / "prepared"
+    train_teacher(PreparedData(prepared), RECIPE, place, _ever_better, resume=True)
+
+
+def _read_report(place: Path) -> None:
+    cards = read_cards([place])
+    for card in cards.values():
+        found = read_findings(place / HEALTH_FILE)
+        write_html(card, place / "report.html", findings=found, others=cards)
+        Console(file=io.StringIO()).print(render(card), render_comparison(cards))
+    write_comparison_html(cards, place / "compare.html")
 
 
 @dataclass
@@ -143,6 +179,9 @@ FORMATS = {
         Format("prepared data", "prepared", _load_prepared, 2),
         Format("prepared unsigned", "prepared_unsigned", _load_prepared, 4),
         Format("teacher states", "cache", _load_cache, 3),
+        Format("checkpoint", "checkpoint", _resume, 1),
+        Format("checkpoint unsigned", "checkpoint_unsigned", _resume, 4),
+        Format("report", "report", _read_report, 3),
         Format("config.toml", "settings", _load_settings, 3),
         *(Format(f"text{suffix}", f"text{suffix}", _read_text, 2) for suffix in (".tsv", ".jsonl", ".tmx", ".zh")),
         *(Format(f"text{suffix}", f"text{suffix}", _read_text, 1) for suffix in PACKERS),
@@ -198,6 +237,8 @@ def make_specimens(root: Path) -> None:
     rows = PreparedData(root / "prepared").split("train").select(range(40))
     parts = cache_parts(model, rows, 8, "float32")
     build_cache(root / "cache", parts, rows, LiveTargets(model, engines("float32", 1)[0]))
+    _make_checkpoints(root)
+    _make_report(root)
     (root / "settings").mkdir()
     (root / "settings" / "config.toml").write_text(dump_toml(load_preset("quick").config))
 
@@ -205,6 +246,25 @@ def make_specimens(root: Path) -> None:
 def sign(folder: Path) -> None:
     """Write what is known of an export, with checksums, as `mtdistill export` does."""
     (folder / INFO_FILE).write_text(json.dumps({**INFO, CHECKSUMS: checksums(folder)}))
+
+
+def _make_checkpoints(root: Path) -> None:
+    """A training of two updates that was interrupted after the first."""
+    train_teacher(PreparedData(root / "prepared"), RECIPE, root / "checkpoint", _ever_better)
+    first, last = sorted((root / "checkpoint").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    shutil.rmtree(last)
+    shutil.rmtree(root / "checkpoint" / BEST_FOLDER)
+    shutil.copytree(root / "checkpoint", root / "checkpoint_unsigned")
+    (root / "checkpoint_unsigned" / first.name / COMPLETE_FILE).write_text('{"sha256": {}}')
+
+
+def _make_report(root: Path) -> None:
+    with patch.multiple("mtdistill.report.duels", SPEED_REPEATS=1, SPEED_SENTENCES={32: 12, 1: 12}):
+        card = measure_student(root / "folder", data=[str(root / "text.tsv" / "pairs.tsv")], thorough=False)
+    write_atomically(root / "report" / REPORT_FILE, card.to_json())
+    findings = Journal(root / "report" / HEALTH_FILE)
+    findings.record(Finding("damaged_cache", "failure", 7, example="states-00000.npy", action="rebuilt"))
+    findings.record(Finding("little_memory", "warning", 0, {"free_gib": 0.5, "wanted_gib": 2.0}))
 
 
 def _make_sentencepiece(folder: Path, lines: list[str]) -> None:

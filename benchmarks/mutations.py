@@ -86,7 +86,8 @@ def _structured(path: Path, content: bytes, dice: random.Random) -> tuple[bytes,
         how = dice.choice(list(DAMAGE))
         return pack(DAMAGE[how](unpack(content), dice)), f"inside:{how}"
     if path.suffix == ".pt":
-        return (_odd_bundle, _odd_zip)[dice.randrange(2)](content, dice), "inside:bundle"
+        change = _odd_bundle if path.name == "student_best.pt" and dice.random() < 0.5 else _odd_zip
+        return change(content, dice), "inside:bundle"
     if path.suffix == ".safetensors":
         length = int.from_bytes(content[:8], "little")
         header = _odd_json(content[8 : 8 + length], dice)

@@ -78,6 +78,16 @@ def test_a_line_that_cannot_be_explained_is_left_out(line: str, tmp_path: Path) 
     assert read_findings(path) == []
 
 
+def test_a_line_that_is_no_text_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / HEALTH_FILE
+    Journal(path).record(Finding("damaged_cache", "failure", 4))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20] + b"\xb4" + whole[20:] + whole)
+    assert [finding.check for finding in read_findings(path)] == ["damaged_cache"]
+    Journal(path).begin(2)
+    assert len(read_findings(path)) == 1
+
+
 def test_a_run_begins_with_an_empty_file(tmp_path: Path) -> None:
     Journal(tmp_path / HEALTH_FILE).begin(0)
     assert (tmp_path / HEALTH_FILE).read_text(encoding="utf-8") == ""

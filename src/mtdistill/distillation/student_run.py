@@ -23,7 +23,7 @@ from mtdistill.distillation.construction import start_student
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.preflight import check_pairs, check_training
 from mtdistill.distillation.probe import PROBED_SENTENCES, Probe
-from mtdistill.distillation.run_folder import RunFolder
+from mtdistill.distillation.run_folder import RunFolder, stored_engine
 from mtdistill.distillation.summaries import engine_summary, start_summary
 from mtdistill.distillation.targets import choose_targets, free_bytes
 from mtdistill.distillation.trainer import DistillationTrainer
@@ -38,7 +38,7 @@ from mtdistill.student.bundle import Student, load_student, save_bundle, save_fo
 from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations
 from mtdistill.training.checkpoints import latest_checkpoint
-from mtdistill.training.engine import Engine, engines
+from mtdistill.training.engine import engines
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,8 @@ def train_student(
         save_folder(bundle, run.best_folder)
         save_bundle(bundle, run.best_bundle)
 
-    candidates = engines(config.training.precision, materials.threads)
-    if resume and run.engine.is_file():  # another number format or cut would round differently
-        candidates = [Engine(**json.loads(run.engine.read_text(encoding="utf-8")))]
+    stored = stored_engine(run) if resume else None  # another number format or cut would round differently
+    candidates = [stored] if stored else engines(config.training.precision, materials.threads)
     targets = choose_targets(config, teacher.model, rows, candidates[0], display, journal)
     schedule = training_schedule(config.training)
     held_out = data.split("validation")

@@ -69,7 +69,7 @@ class Journal:
         self.lines = lines
         if self._path is None:
             return
-        kept = self._path.read_text(encoding="utf-8").splitlines()[:lines] if self._path.is_file() else []
+        kept = _lines(self._path)[:lines]
         write_atomically(self._path, "".join(f"{line}\n" for line in kept))
 
 
@@ -79,7 +79,7 @@ def read_findings(path: Path) -> list[Finding]:
     Lines that cannot be explained are left out: cut short by a kill, of a newer version, or not of ours.
     """
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in _lines(path):
         try:
             finding = Finding(**json.loads(line))
             explain(finding)
@@ -87,3 +87,7 @@ def read_findings(path: Path) -> list[Finding]:
             continue
         found.append(finding)
     return found
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []

@@ -161,7 +161,7 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Drop what an interrupted run logged after the checkpoint that this one goes on from."""
         if state.is_world_process_zero and self._path.is_file():
-            lines = self._path.read_text(encoding="utf-8").splitlines()
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _update_of(line) <= state.global_step]
             write_atomically(self._path, "".join(f"{line}\n" for line in kept))
 
@@ -189,7 +189,7 @@ def _checkpoint(args: Any, state: Any) -> Path:
 
 def _update_of(line: str) -> float:
     """The update that a line of metrics belongs to; infinite for one that a kill cut short."""
-    with suppress(ValueError, KeyError):
+    with suppress(ValueError, KeyError, TypeError):
         return float(json.loads(line)["update"])
     return math.inf
 
