@@ -128,3 +128,26 @@ class TestConversion:
             convert_to_ctranslate2(tmp_path, tmp_path / "out")
         with pytest.raises(CheckpointError, match=r"to CTranslate2: got .*accepted a Hugging Face"):
             CTranslate2Translator.from_folder(tmp_path, source_lang="zh")
+
+
+class TestCandidates:
+    def test_are_those_that_transformers_finds(self, tiny_teacher: Any, learnt: dict[str, Translation]) -> None:
+        model, tokenizer = tiny_teacher
+        sources = list(learnt)[:20]
+        found = from_model(tiny_teacher).candidates(sources, beam_size=4, number=3)
+        inputs = tokenizer(sources, padding=True, return_tensors="pt")
+        output_ids = model.generate(
+            **inputs, num_beams=4, num_return_sequences=3, early_stopping=True, max_new_tokens=40
+        )
+        expected = [text.strip() for text in tokenizer.batch_decode(output_ids, skip_special_tokens=True)]
+        texts = [candidate.text for candidates in found for candidate in candidates]
+        same = sum(a == b for a, b in zip(texts, expected, strict=True))
+        assert same >= 0.9 * len(expected)  # the last of a list may be a near tie
+        assert [candidates[0].text for candidates in found] == expected[::3]
+
+    def test_begin_with_the_translation_and_differ(self, tiny_teacher: Any, learnt: dict[str, Translation]) -> None:
+        translator, sources = from_model(tiny_teacher), [*learnt, "\u200b"]
+        found = translator.candidates(sources, beam_size=4, number=4, batch_size=7)
+        assert [candidates[0] for candidates in found] == translator.translate(sources, beam_size=4, batch_size=7)
+        assert all(len({candidate.text for candidate in candidates}) > 1 for candidates in found[:-1])
+        assert [len(candidates) for candidates in found] == [4] * len(learnt) + [1]

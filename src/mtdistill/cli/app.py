@@ -21,6 +21,7 @@ from mtdistill.cli.options import (
     set_option,
     teacher_option,
 )
+from mtdistill.cli.pseudo_targets import add_pseudo_targets
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -58,6 +59,7 @@ def build_app() -> typer.Typer:
     _add_test(app)
     add_compare(app)
     add_export(app)
+    add_pseudo_targets(app)
     _add_translate(app)
     teachers = typer.Typer(help=tr(en="Train a teacher.", zh="训练教师模型。"), no_args_is_help=True)
     app.add_typer(teachers, name="teacher")

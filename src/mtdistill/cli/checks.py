@@ -7,10 +7,14 @@ import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 from mtdistill.config import DataConfig, RunConfig
 from mtdistill.errors import ConfigError, TeacherError
 from mtdistill.messages import tr
+
+if TYPE_CHECKING:
+    from mtdistill.decoding.ctranslate2 import ComputeType
 
 _FIRST_PAIRS = 1000  # of each corpus: a wrong encoding or format shows in them, and they cost milliseconds
 _REFERENCE = RunConfig.model_fields["teacher"].get_default(call_default_factory=True).path
@@ -86,6 +90,24 @@ def require_teacher(path: str) -> None:
                 zh=f"没有这个教师模型：{path}，应为含有 T5 模型的 Hugging Face 文件夹，或 {_REFERENCE}。请检查路径。",
             )
         )
+
+
+def require_compute_type(name: str) -> "ComputeType":
+    """A number format that CTranslate2 computes in, by its name.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    from mtdistill.decoding.ctranslate2 import ComputeType
+
+    if name not in (known := get_args(ComputeType)):
+        raise ConfigError(
+            tr(
+                en=f"no such number format: got {name!r}, accepted {', '.join(known)}. Choose one of them.",
+                zh=f"没有这种数值格式：{name!r}，可选 {'、'.join(known)}。请选择其中之一。",
+            )
+        )
+    return name  # type: ignore[return-value]
 
 
 def require_page(file: Path) -> None:

@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from mtdistill.data.tokenizer import load_tokenizer
 from mtdistill.decoding.model_bin import require_t5
-from mtdistill.decoding.translator import DEFAULT_MAX_NEW_TOKENS, Translator
+from mtdistill.decoding.translator import DEFAULT_MAX_NEW_TOKENS, Translation, Translator
 from mtdistill.errors import CheckpointError
 from mtdistill.messages import tr
 
@@ -143,20 +143,34 @@ class CTranslate2Translator(Translator):
         """Threads a call of several batches uses."""
         return self._threads
 
+    def candidates(
+        self, sources: Sequence[str], *, beam_size: int, number: int, batch_size: int = 32
+    ) -> list[list[Translation]]:
+        """Several translations of each line: the n-best list of the beam search, best first.
+
+        Args:
+            sources: as for `translate`.
+            beam_size: hypotheses kept in the search, at least ``number``.
+            number: translations of each line; fewer where a line has none, or the search finds fewer.
+            batch_size: as for `translate`.
+        """
+        return self._search(sources, beam_size, batch_size, number)
+
     def _generate_all(
-        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int
-    ) -> Iterator[list[list[int]]]:
+        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int, number: int
+    ) -> Iterator[list[list[list[int]]]]:
         # All at once: every thread takes the next batch when it is free.
-        waiting = [self._submit(source_ids, beam_size, cap) for source_ids, cap in batches]
+        waiting = [self._submit(source_ids, beam_size, cap, number) for source_ids, cap in batches]
         return (self._output_ids(results) for results in waiting)
 
     def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:
-        return self._output_ids(self._submit(source_ids, beam_size, max_new_tokens))
+        return [best for best, *_ in self._output_ids(self._submit(source_ids, beam_size, max_new_tokens, 1))]
 
-    def _submit(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[Any]:
+    def _submit(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, number: int) -> list[Any]:
         submitted: list[Any] = self._engine_model.translate_batch(
             [self._tokenizer.convert_ids_to_tokens(ids) for ids in source_ids],
             beam_size=beam_size,
+            num_hypotheses=number,
             max_batch_size=0,  # one batch, as it comes
             max_input_length=0,  # by default everything after 1024 tokens is dropped without a word
             max_decoding_length=max_new_tokens,
@@ -165,9 +179,9 @@ class CTranslate2Translator(Translator):
         )
         return submitted
 
-    def _output_ids(self, submitted: list[Any]) -> list[list[int]]:
+    def _output_ids(self, submitted: list[Any]) -> list[list[list[int]]]:
         to_ids: Any = self._tokenizer.convert_tokens_to_ids  # of a list: a list
-        return [to_ids(each.result().hypotheses[0]) for each in submitted]
+        return [[to_ids(tokens) for tokens in each.result().hypotheses] for each in submitted]
 
 
 def convert_to_ctranslate2(model_folder: Path, destination: Path, quantization: Quantization = "float32") -> None:

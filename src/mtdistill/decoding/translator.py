@@ -77,11 +77,17 @@ class Translator(ABC):
             beam_size: hypotheses kept in the search; 1 is greedy.
             batch_size: sentences that go through the engine at once; lines of similar length go together.
         """
+        return [candidates[0] for candidates in self._search(sources, beam_size, batch_size)]
+
+    def _search(
+        self, sources: Sequence[str], beam_size: int, batch_size: int, number: int = 1
+    ) -> list[list[Translation]]:
+        """The best translations that the search finds for each line, best first."""
         # Lone surrogates, which come from command lines that are not UTF-8, become "?".
         encodable = [source.encode("utf-8", "replace").decode("utf-8") for source in sources]
         texts = [normalise(source, self.source_lang) for source in encodable]
         wanted = [index for index, text in enumerate(texts) if is_visible(text)]
-        translations = [Translation("")] * len(texts)
+        translations = [[Translation("")]] * len(texts)
         if not wanted:
             return translations
         source_ids: list[list[int]] = self._tokenizer([texts[index] for index in wanted])["input_ids"]
@@ -91,21 +97,29 @@ class Translator(ABC):
             ([self._readable(source_ids[row]) for row in batch], max(caps_of[row] for row in batch))
             for batch in batches
         ]
-        for batch, outputs in zip(batches, self._generate_all(asked, beam_size), strict=True):
+        for batch, outputs in zip(batches, self._generate_all(asked, beam_size, number), strict=True):
             # Every line is held to its own cap, whatever shares its batch.
-            caps = [caps_of[row] for row in batch]
-            kept = [ids[:cap] for ids, cap in zip(outputs, caps, strict=True)]
+            rows = [row for row, candidates in zip(batch, outputs, strict=True) for _ in candidates]
+            found = (ids for candidates in outputs for ids in candidates)
+            kept = [ids[: caps_of[row]] for row, ids in zip(rows, found, strict=True)]
             lines = self._tokenizer.batch_decode(kept, skip_special_tokens=True)
-            for row, ids, line in zip(batch, kept, lines, strict=True):
+            for row in batch:
+                translations[wanted[row]] = []
+            for row, ids, line in zip(rows, kept, lines, strict=True):
                 unfinished = self._tokenizer.eos_token_id not in ids or len(source_ids[row]) > MAX_SOURCE_TOKENS
-                translations[wanted[row]] = Translation(_CONTROL.sub(" ", line).strip(), unfinished, len(ids))
+                text = _CONTROL.sub(" ", line).strip()
+                translations[wanted[row]].append(Translation(text, unfinished, len(ids)))
         return translations
 
     def _generate_all(
-        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int
-    ) -> Iterator[list[list[int]]]:
-        """Output ids of every batch, given as its sources and their highest cap; an engine may run several at once."""
-        return (self._generate(source_ids, beam_size, max_new_tokens) for source_ids, max_new_tokens in batches)
+        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int, number: int
+    ) -> Iterator[list[list[list[int]]]]:
+        """Output ids of every batch, given as its sources and their highest cap; an engine may run several at once.
+
+        For each source a list of up to ``number`` outputs, best first; an engine that knows only the best gives that.
+        """
+        for source_ids, max_new_tokens in batches:
+            yield [[ids] for ids in self._generate(source_ids, beam_size, max_new_tokens)]
 
     @abstractmethod
     def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:

@@ -41,6 +41,15 @@ _BATCH_ROWS = 128
 Progress = Callable[[int, int], None]
 
 
+def weights_fingerprint(model: T5ForConditionalGeneration) -> str:
+    """Hexadecimal SHA-256 of the names and values of all weights."""
+    weights = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return weights.hexdigest()
+
+
 def cache_parts(teacher: T5ForConditionalGeneration, rows: datasets.Dataset, max_tokens: int,
                 precision: str) -> dict[str, Any]:  # fmt: skip
     """Everything that the states of these rows depend on, by name.
@@ -58,13 +67,9 @@ def cache_parts(teacher: T5ForConditionalGeneration, rows: datasets.Dataset, max
             lists = table_part.column(name).combine_chunks()
             data.update(np.diff(lists.offsets.to_numpy()).tobytes())
             data.update(lists.flatten().to_numpy().tobytes())
-    weights = hashlib.sha256()
-    for name, weight in sorted(teacher.state_dict().items()):
-        weights.update(name.encode())
-        weights.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return {
         "format": FORMAT_VERSION,
-        "teacher": weights.hexdigest(),
+        "teacher": weights_fingerprint(teacher),
         "data": data.hexdigest(),
         "rows": len(rows),
         "max_sequence_length": max_tokens,

@@ -1,0 +1,83 @@
+"""`mtdistill pseudo-targets`: training text whose targets the teacher has translated."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mtdistill.cli.options import number_option, output_option, path_option, set_option, teacher_option
+from mtdistill.display import Display
+from mtdistill.messages import tr
+
+
+def add_pseudo_targets(app: typer.Typer) -> None:
+    """The command."""
+    to_option = path_option(
+        "--to",
+        en="JSONL file to write; none: pseudo-targets.jsonl in the folder of results",
+        zh="要写出的 JSONL 文件；不给则为结果文件夹中的 pseudo-targets.jsonl",
+    )
+    sources_option = path_option(
+        "--sources",
+        en="text in the source language, a sentence a line, instead of the training text (repeatable)",
+        zh="源语言文本，每行一句，代替训练文本（可重复）",
+    )
+    beam_option = number_option("--beam", 1, 100, en="beam size of the search", zh="束搜索宽度")
+    n_best_option = number_option(
+        "--n-best",
+        1,
+        100,
+        en="translations to choose from, the closest to the gold text",
+        zh="候选译文数，取最接近参考译文者",
+    )
+    share_option = number_option(
+        "--share", 0.0001, 1.0, en="share of the sentences to translate", zh="要翻译的句子比例"
+    )
+    precision_option = typer.Option("--precision", help=tr(en="float32 or int8", zh="float32 或 int8"))
+
+    @app.command(
+        "pseudo-targets",
+        help=tr(
+            en="Translate training text with the teacher, as more text to train on (sequence-level distillation).",
+            zh="用教师模型翻译训练文本，作为额外的训练数据（序列级蒸馏）。",
+        ),
+    )
+    def pseudo_targets(
+        to: Annotated[Path | None, to_option] = None,
+        sources: Annotated[list[Path] | None, sources_option] = None,
+        beam: Annotated[int, beam_option] = 5,
+        n_best: Annotated[int, n_best_option] = 4,
+        share: Annotated[float, share_option] = 1.0,
+        precision: Annotated[str, precision_option] = "float32",
+        overrides: Annotated[list[str] | None, set_option()] = None,
+        teacher: Annotated[str | None, teacher_option()] = None,
+        output: Annotated[str | None, output_option()] = None,
+    ) -> None:
+        from mtdistill.cli.checks import require_compute_type, require_files, require_output, require_run
+        from mtdistill.cli.quiet import quiet_libraries
+        from mtdistill.config import apply_overrides
+        from mtdistill.presets import load_preset
+
+        given = {"output": output, "teacher.path": teacher}
+        named = [f"{name}={value}" for name, value in given.items() if value is not None]
+        config = apply_overrides(load_preset("balanced").config, [*(overrides or []), *named])
+        path = to or Path(config.output) / "pseudo-targets.jsonl"
+        compute_type = require_compute_type(precision)
+        require_run(config)
+        require_output(path.parent)
+        require_files(sources or ())
+        from mtdistill.distillation.pseudo_targets import Search, make_pseudo_targets
+
+        quiet_libraries()
+        display = Display(Console())
+        done = make_pseudo_targets(
+            config, path, Search(beam, n_best, share), display, sources=sources or (), precision=compute_type
+        )
+        display.say(str(done))
+        display.say(
+            tr(
+                en=f"Train with them: mtdistill distill PRESET --set data.extra={done.path}",
+                zh=f"用它们训练：mtdistill distill PRESET --set data.extra={done.path}",
+            )
+        )
