@@ -22,6 +22,7 @@ from mtdistill.cli.options import (
     teacher_option,
 )
 from mtdistill.cli.pseudo_targets import add_pseudo_targets
+from mtdistill.cli.sweep import add_sweep
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -60,6 +61,7 @@ def build_app() -> typer.Typer:
     add_compare(app)
     add_export(app)
     add_pseudo_targets(app)
+    add_sweep(app)
     _add_translate(app)
     teachers = typer.Typer(help=tr(en="Train a teacher.", zh="训练教师模型。"), no_args_is_help=True)
     app.add_typer(teachers, name="teacher")

@@ -30,11 +30,12 @@ def add_cache(app: typer.Typer) -> None:
         output: Annotated[str | None, output_option()] = None,
     ) -> None:
         from mtdistill.cli.checks import require_run
+        from mtdistill.cli.menu import as_override
         from mtdistill.cli.quiet import quiet_libraries
         from mtdistill.config import apply_overrides
         from mtdistill.presets import load_preset
 
-        given = [*(overrides or []), *([f"output={output}"] if output else [])]
+        given = [*(overrides or []), *as_override("output", output)]
         config, display = apply_overrides(load_preset(preset).config, given), Display(Console())
         require_run(config)
         from mtdistill.distillation.budget import training_rows

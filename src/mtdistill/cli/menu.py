@@ -56,7 +56,7 @@ def run_preset(
     compare_random: bool = False,
 ) -> int:
     """Run one preset to its report card; with ``ask`` only after a forecast and a yes. Returns the exit code."""
-    given = [*overrides, *_as_override("teacher.path", teacher), *_as_override("output", output)]
+    given = [*overrides, *as_override("teacher.path", teacher), *as_override("output", output)]
     config = apply_overrides(load_preset(name).config, given)
     require_run(config)
     if resume:
@@ -77,9 +77,7 @@ def run_preset(
     if ask:
         cost = forecast_line(forecast(config, materials).as_dict())
         display.say(tr(en=f"forecast: {cost}", zh=f"预测：{cost}"))
-        answer = _ask(tr(en="Start? (y/N): ", zh="开始训练吗？(y/N)："))
-        if answer is None or answer.lower() not in ("y", "yes", "是"):
-            display.say(tr(en="Not started.", zh="没有开始训练。"))
+        if not confirmed(display):
             return EXIT_NO_CHOICE
     result = distill(config, display, materials=materials, resume=resume, compare_random=compare_random)
     from mtdistill.report import render
@@ -95,13 +93,23 @@ def run_preset(
     return 0
 
 
+def confirmed(display: Display) -> bool:
+    """Ask whether to start; anything but a yes is told to be a no."""
+    answer = _ask(tr(en="Start? (y/N): ", zh="开始训练吗？(y/N)："))
+    if answer is not None and answer.lower() in ("y", "yes", "是"):
+        return True
+    display.say(tr(en="Not started.", zh="没有开始训练。"))
+    return False
+
+
+def as_override(key: str, value: str | None) -> list[str]:
+    """An option that is a setting too, as ``--set`` would have it."""
+    return [] if value is None else [f"{key}={value}"]
+
+
 def _ask(question: str) -> str | None:
     """An answer without surrounding space; None at the end of input."""
     sys.stdout.write(question)
     sys.stdout.flush()
     line = read_line()
     return None if line is None else line.strip()
-
-
-def _as_override(key: str, value: str | None) -> list[str]:
-    return [] if value is None else [f"{key}={value}"]

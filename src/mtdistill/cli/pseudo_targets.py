@@ -55,13 +55,15 @@ def add_pseudo_targets(app: typer.Typer) -> None:
         output: Annotated[str | None, output_option()] = None,
     ) -> None:
         from mtdistill.cli.checks import require_compute_type, require_files, require_output, require_run
+        from mtdistill.cli.menu import as_override
         from mtdistill.cli.quiet import quiet_libraries
         from mtdistill.config import apply_overrides
-        from mtdistill.presets import load_preset
+        from mtdistill.presets import RECOMMENDED, load_preset
 
-        given = {"output": output, "teacher.path": teacher}
-        named = [f"{name}={value}" for name, value in given.items() if value is not None]
-        config = apply_overrides(load_preset("balanced").config, [*(overrides or []), *named])
+        given = [*(overrides or []), *as_override("teacher.path", teacher), *as_override("output", output)]
+        config = apply_overrides(
+            load_preset(RECOMMENDED).config, given
+        )  # any would do: what is read is in all the same
         path = to or Path(config.output) / "pseudo-targets.jsonl"
         compute_type = require_compute_type(precision)
         require_run(config)

@@ -113,7 +113,9 @@ class RunConfig(Section):
     """All settings of a run."""
 
     preset: str
-    """Name of the preset that the settings started from; part of the name of the run folder."""
+    """Name of the preset that the settings started from."""
+    name: str | None = None
+    """What the run folder is called after ``distillation-``; None: as the preset."""
     output: str = "train_process"
     """Folder that run folders are made in."""
     data: DataConfig = DataConfig()
@@ -129,9 +131,9 @@ class RunConfig(Section):
     expected: ExpectedConfig
     """What the preset promises."""
 
-    @field_validator("preset")
+    @field_validator("preset", "name")
     @classmethod
-    def _is_folder_word(cls, value: str) -> str:
-        if not _FOLDER_WORD.fullmatch(value):
+    def _is_folder_word(cls, value: str | None) -> str | None:
+        if value is not None and not _FOLDER_WORD.fullmatch(value):
             raise refusal(value, en="up to 64 letters, digits, - and _", zh="最多 64 个字母、数字、- 和 _")
         return value

@@ -67,7 +67,7 @@ class RunFolder:
 
 def run_folder(config: RunConfig) -> RunFolder:
     """Where a run with these settings lives."""
-    return RunFolder(Path(config.output) / f"distillation-{config.preset}")
+    return RunFolder(Path(config.output) / f"distillation-{config.name or config.preset}")
 
 
 @contextmanager
@@ -197,6 +197,15 @@ def stored_engine(run: RunFolder) -> Engine | None:
             )
         ) from error
     return engine
+
+
+def has_begun(config: RunConfig) -> bool:
+    """Whether the run folder holds a run of exactly these settings."""
+    try:
+        resume_run(config)
+    except ConfigError:
+        return False
+    return True
 
 
 def resume_command(config: RunConfig) -> str:

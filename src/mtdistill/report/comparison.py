@@ -25,6 +25,7 @@ from mtdistill.report.trade_off import (
     quality_against_size,
     quality_against_speed,
     student_point,
+    teacher_point,
     tested_on,
 )
 
@@ -79,6 +80,7 @@ def write_comparison_html(cards: Mapping[str, ReportCard], path: Path) -> None:
         replace(point, name=f"{PARETO} {point.name}") if point in best else replace(point, kind="other")
         for point in points
     ]
+    shown.append(next(teacher_point(card) for card in cards.values() if tested_on(card) == usual))
     write_page(
         path,
         "compare.html.jinja",

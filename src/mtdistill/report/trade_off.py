@@ -90,7 +90,8 @@ def quality_against_size(points: Sequence[Point], *, front: bool = False) -> Plo
         axes.set_xlabel(tr(en="MiB, int8 (area: source words/s)", zh="MiB，int8（面积：源词/秒）"))
         places = [(point.mib, point.bleu) for point in points]
         if front:
-            comparable = [point for point in points if point.test_set == points[0].test_set]
+            students = [point for point in points if point.kind != "teacher"]
+            comparable = [point for point in students if point.test_set == students[0].test_set]
             steps = _front([(point.mib, point.bleu) for point in comparable])
             axes.step(*zip(*steps, strict=True), where="post", color=COLOURS["ink"], linestyle=":", linewidth=1)
         _scatter(axes, points, places)

@@ -1,0 +1,77 @@
+"""A family of students of different sizes, of which one can be picked: they share teacher, data and stored states.
+
+Imported by the command line and the package root; imports the pipeline.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from mtdistill.config import RunConfig, apply_overrides
+from mtdistill.display import Display
+from mtdistill.distillation.materials import Materials, prepare_materials
+from mtdistill.distillation.pipeline import distill
+from mtdistill.distillation.run_folder import has_begun, run_folder
+from mtdistill.errors import TrainingFailedError
+from mtdistill.messages import tr
+from mtdistill.report import ReportCard, card_name, find_card
+
+
+def family(
+    base: RunConfig, teacher_width: int, width_ratios: Sequence[float], decoder_layers: Sequence[int]
+) -> list[RunConfig]:
+    """Settings of every student, the narrowest and shallowest first; each has a run folder of its own.
+
+    Args:
+        base: what they share; its own width and decoder depth are replaced.
+        teacher_width: what ratios are of.
+        width_ratios: student width / teacher width, each in (0, 1]; two that round to one width make one student.
+        decoder_layers: decoder depths, each 1 or more.
+    """
+    members: dict[str, RunConfig] = {}
+    for layers in sorted(set(decoder_layers)):
+        for ratio in sorted(set(width_ratios)):
+            width = ("student.width=none", "student.width_at_256=none", f"student.width_ratio={ratio}")
+            depth = ("student.kept_decoder_layers=none", f"student.decoder_layers={layers}")
+            shape = apply_overrides(base, [*width, *depth])
+            name = f"{base.name or base.preset}-w{shape.student.resolve_width(teacher_width)}-d{layers}"
+            members.setdefault(name, apply_overrides(shape, [f"name={name}"]))
+    return sorted(members.values(), key=lambda member: (member.student.width_ratio, member.student.decoder_layers))
+
+
+def sweep(
+    members: Sequence[RunConfig], display: Display | None = None, *, materials: Materials | None = None
+) -> Mapping[str, ReportCard]:
+    """Distil every member of a family, or go on where an earlier call was stopped; what is done is not done again.
+
+    Args:
+        members: from `family`.
+        display: where progress goes; None: nowhere.
+        materials: from `prepare_materials`, when they are there already.
+
+    Returns:
+        The report cards by name. A student whose training failed is among them, with the verdict "failed".
+
+    Raises:
+        MtdistillError: as for `distill`; a training that fails is only told, unless none has left a card.
+    """
+    display = display or Display()
+    cards: dict[str, ReportCard] = {}
+    for number, config in enumerate(members, start=1):
+        run = run_folder(config)
+        title = tr(en=f"student {number} of {len(members)}", zh=f"第 {number}/{len(members)} 个学生模型")
+        begun = has_begun(config)
+        card = find_card(run.path) if begun else None
+        if card is None:
+            display.say(f"{title}: {run.path}")
+            materials = materials or prepare_materials(config, display)
+            try:
+                card = distill(config, display, materials=materials, resume=begun).report
+            except TrainingFailedError as error:
+                card = find_card(run.path)
+                if card is None and number == len(members) and not cards:
+                    raise
+                display.say(str(error))
+        else:
+            display.say(tr(en=f"{title}: done before, {run.path}", zh=f"{title}：之前已完成，{run.path}"))
+        if card is not None:
+            cards[card_name(run.path.relative_to(config.output))] = card
+    return cards
