@@ -51,6 +51,7 @@ CONFIG = build_config(VALUES)
 
 # One override for every setting: what is written after "=", and what the setting then is.
 OVERRIDES: dict[str, tuple[str, object]] = {
+    "name": ("small-1", "small-1"),
     "output": ("runs", "runs"),
     "data.train": ('["a.tsv", "b.tsv"]', ("a.tsv", "b.tsv")),
     "data.extra": ("cedict:zh-en", ("cedict:zh-en",)),
