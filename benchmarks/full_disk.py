@@ -5,10 +5,10 @@
 
 The same tiny run as in kills.py goes through the command line: `mtdistill distill`, then `mtdistill export`. While it runs,
 either a file takes all the space that is left on the small file system, or every folder of the run loses its permission to
-be written (and root obeys that). From then on the command has to end with exit code 2 and a message
-without a traceback. Then the space or the permission comes back, the command is given again with `--resume`, and the result
-has to equal that of an undisturbed run. Some runs meet a full disk or a read-only folder from their beginning. A run that
-ends before it writes again counts as undisturbed, and is shown as such. Exit code 1 for any fault.
+be written (and root obeys that). From then on the command has to end with exit code 2 and a message without a traceback.
+Then the space or the permission comes back, the command is given again with `--resume`, and the result has to equal that
+of an undisturbed run. Some runs meet a full disk or a read-only folder from their beginning. A run that ends before it
+writes again counts as undisturbed, and is shown as such. Exit code 1 for any fault.
 """
 
 import argparse
@@ -27,17 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from kills import (
-    damaged,
-    differences,
-    in_child,
-    overrides,
-    result_of,
-    settings,
-    train_tiny_teacher,
-    whole_run,
-    write_corpus,
-)
+from kills import damaged, differences, overrides, settings, undisturbed
 
 from mtdistill.cli import main as command_line
 from mtdistill.cli.quiet import quiet_libraries
@@ -48,6 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "full_disk.json"
 DAC_OVERRIDE, DAC_READ_SEARCH, CAPABILITIES_VERSION_3 = 1, 2, 0x20080522  # linux/capability.h
 PROMISES_MISSED, BAD_INPUT, UNEXPECTED = 1, 2, 9
 BLOCK = 2**16
+KINDS = ("full", "read-only")
 
 
 def by_command(folder: Path, output: Path) -> int:
@@ -167,17 +158,10 @@ def main() -> int:
     disk.chmod(0o755)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_corpus(folder / "corpus.tsv")
-        if not in_child(lambda: train_tiny_teacher(folder)):
-            return 1
-        begun = time.monotonic()
-        if not in_child(lambda: whole_run(folder, folder / "undisturbed")):
-            return 1
-        seconds = time.monotonic() - begun
-        wanted = result_of(run_folder(settings(folder, folder / "undisturbed")))
+        seconds, wanted = undisturbed(folder)
         for number in range(arguments.cases):
-            kind = ("full", "read-only")[number % 2]
-            moment = draw.uniform(0, 1.2 * seconds) if number >= len(("full", "read-only")) else 0.0
+            kind = KINDS[number % len(KINDS)]
+            moment = draw.uniform(0, 1.2 * seconds) if number >= len(KINDS) else 0.0
             went, found = one_case(folder, disk, kind, moment)
             again = started(folder, disk / "run", folder / "words")
             if code := os.waitstatus_to_exitcode(os.waitpid(again, 0)[1]):

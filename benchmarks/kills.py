@@ -161,6 +161,17 @@ def damaged(run: RunFolder) -> list[str]:
     return found
 
 
+def undisturbed(folder: Path) -> tuple[float, dict[str, Any]]:
+    """Corpus and teacher into a folder, and what a run leaves that nobody disturbs: its seconds, and its result."""
+    write_corpus(folder / "corpus.tsv")
+    if not in_child(lambda: train_tiny_teacher(folder)):
+        sys.exit("the teacher could not be trained")
+    output, started = folder / "undisturbed", time.monotonic()
+    if not in_child(lambda: whole_run(folder, output)):
+        sys.exit("the undisturbed run failed")
+    return time.monotonic() - started, result_of(run_folder(settings(folder, output)))
+
+
 def differences(wanted: dict[str, Any], run: RunFolder) -> list[str]:
     """Names of what is not as in the undisturbed run."""
     try:
@@ -181,14 +192,7 @@ def main() -> int:
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_corpus(folder / "corpus.tsv")
-        if not in_child(lambda: train_tiny_teacher(folder)):
-            return 1
-        started = time.monotonic()
-        if not in_child(lambda: whole_run(folder, folder / "undisturbed")):
-            return 1
-        seconds = time.monotonic() - started
-        wanted = result_of(run_folder(settings(folder, folder / "undisturbed")))
+        seconds, wanted = undisturbed(folder)
         print(f"undisturbed: {seconds:.1f} s, {len(wanted['metrics'])} lines of metrics", flush=True)
         kills, cases, faults = 0, 0, []
         while kills < arguments.kills:

@@ -19,7 +19,7 @@ from mtdistill.display import Display
 from mtdistill.distillation.teacher_run import evaluate_teacher
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.modeling import load_model
-from mtdistill.modeling.folder import RECORD_FILE
+from mtdistill.modeling.folder import CHECKSUMS, RECORD_FILE, checksums
 from mtdistill.teacher.loading import reference_folder
 
 
@@ -37,6 +37,7 @@ def main() -> None:
     with replacing_folder(reference_folder()) as fresh:
         model.save_pretrained(str(fresh))
         tokenizer.save_pretrained(str(fresh))
+        record[CHECKSUMS] = checksums(fresh)  # of these weights, not of the float32 ones
         write_atomically(fresh / RECORD_FILE, json.dumps(record, ensure_ascii=False, indent=2))
     data = prepare_data(DataConfig(), arguments.work / "data", tokenizer, print)
     record |= {

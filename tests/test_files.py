@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mtdistill.files import clear_leftovers, replacing_folder, sha256_of, write_atomically
+from mtdistill.files import changed_files, checksums_of, clear_leftovers, replacing_folder, sha256_of, write_atomically
 
 
 class PowerCut(BaseException):
@@ -143,6 +143,19 @@ def test_the_hash_of_a_file(tmp_path: Path) -> None:
     content = os.urandom(300_000)
     (tmp_path / "a").write_bytes(content)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_what_has_changed_since_the_checksums(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("a", "b", "deep/c", "d"):
+        (tmp_path / name).write_text(name)
+    checksums = checksums_of(tmp_path, [tmp_path / name for name in ("deep/c", "b", "a")])
+    assert list(checksums) == ["a", "b", "deep/c"]
+    assert changed_files(tmp_path, checksums) == []
+    (tmp_path / "b").unlink()
+    (tmp_path / "deep" / "c").write_text("other")
+    assert changed_files(tmp_path, checksums) == ["b", "deep/c"]
+    assert changed_files(tmp_path / "deep", {"../a": checksums["a"], "c": None}) == ["../a", "c"]
 
 
 KILLED_WHILE_WRITING = """

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,12 +83,17 @@ def clear_leftovers(folder: Path) -> None:
             left.unlink()
 
 
+def checksums_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Hexadecimal SHA-256 of files in a folder, by their path in it."""
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(files)}
+
+
 def changed_files(folder: Path, checksums: Mapping[str, object]) -> list[str]:
     """Names of files that are missing, outside of the folder, or of other content than their checksum says.
 
     Args:
         folder: where they lie.
-        checksums: hexadecimal SHA-256 by path in the folder, which may come from a stranger.
+        checksums: as `checksums_of` makes them, but perhaps by a stranger.
     """
     return [name for name, checksum in checksums.items() if not _is_unchanged(folder, name, checksum)]
 

@@ -196,7 +196,7 @@ CASES = [
     case("compare-loop", "compare loop", "got 'loop'", "symbolic links", "Check its name"),
     case("compare-html-folder", "compare gone --html folder", "got folder", "accepted the name of a file"),
     case("compare-html-below-file", "compare gone --html a_file/x.html", "a_file is no folder", "accepted a folder"),
-    # export
+    # pseudo-targets and sweep
     case("pseudo-beam", "pseudo-targets --beam 0", "got '0'", "a whole number from 1 to 100"),
     case("pseudo-n-best", "pseudo-targets --beam 3 --n-best 4", "--n-best 4", "accepted up to 3"),
     case("pseudo-share", "pseudo-targets --share 1.5", "got '1.5'", "a number from 0.0001 to 1.0"),
@@ -207,6 +207,14 @@ CASES = [
     case("pseudo-to-there", "pseudo-targets --to good.tsv", "got good.tsv", "choose another --to"),
     case("pseudo-to-under-file", "pseudo-targets --to a_file/x.jsonl", "a_file is no folder", "accepted a folder"),
     case("pseudo-teacher", "pseudo-targets --teacher gone", "got gone", "Check the path"),
+    case("sweep-preset", "sweep frobnicate", "'frobnicate'", "quick"),
+    case("sweep-width", "sweep --width-ratio 0.5 --width-ratio 2", "got '2'", "a number from 0.001 to 1.0"),
+    case("sweep-width-nan", "sweep --width-ratio nan", "got 'nan'", "a number from 0.001 to 1.0"),
+    case("sweep-layers", "sweep --decoder-layers 0", "got '0'", "a whole number from 1 to 1000"),
+    case("sweep-html-folder", "sweep --html folder", "got folder", "accepted the name of a file"),
+    case("sweep-teacher", "sweep --teacher gone", "got gone", "Check the path"),
+    case("sweep-name", "sweep --set name=a/b", "got 'a/b'", "letters, digits"),
+    # export
     case("export-format-not-given", "export student.pt", "--format", "mtdistill --help"),
     case("export-format", "export student.pt --format gguf", "got 'gguf'", "accepted hf, ctranslate2, onnx"),
     case("export-format-empty", "export student.pt --format ''", "got ''", "accepted hf, ctranslate2, onnx"),

@@ -113,6 +113,13 @@ def test_a_failed_one_does_not_stop_the_others(
     assert sweep(members, materials=materials) == {"quick-w8-d1": "failed", "quick-w12-d1": "kept"}
 
 
+def test_one_that_leaves_no_card_does_not_stop_the_others_either(
+    members: list[RunConfig], materials: Materials, stub: Callable[..., Distill]
+) -> None:
+    stub("w8", leaves_card=False)
+    assert sweep(members, materials=materials) == {"quick-w12-d1": "kept"}
+
+
 def test_if_all_fail_it_says_why(members: list[RunConfig], materials: Materials, stub: Callable[..., Distill]) -> None:
     stub("quick", leaves_card=False)
     with pytest.raises(TrainingFailedError, match="never fell"):

@@ -67,6 +67,8 @@ def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
         '{"check": "loss_spike", "severity": "warning", "figures": 3}',
         '{"check": ["loss_spike"], "severity": "warning"}',
         '{"check": "damaged_cache", "severity": "warning", "action": "deleted"}',
+        '{"check": "loss_spike", "severity": "warning", "figures": {"loss": 1%s, "usual": 1, "limit": 1}}'
+        % ("0" * 400),
         "[]",
         "[" * 100_000,
     ],

@@ -133,6 +133,12 @@ def test_the_page_has_the_table_the_plots_and_every_promise(cards: Cards, tmp_pa
     assert "https://" not in text
 
 
+def test_the_teacher_is_on_the_plots_but_is_no_student(cards: Cards, tmp_path: Path) -> None:
+    text = written(cards, tmp_path)
+    assert text.count(">teacher</text>") == 2
+    assert "teacher" not in [cell for line in shown(cards).splitlines() for cell in line.split()]
+
+
 def test_a_model_of_no_preset_has_a_row(cards: Cards, unpromised_card: ReportCard, tmp_path: Path) -> None:
     mixed = {"teacher": unpromised_card, **cards}
     (row,) = [line for line in shown(mixed).splitlines() if "teacher" in line and "%" in line]

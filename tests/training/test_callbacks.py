@@ -217,9 +217,8 @@ class TestMetricsFile:
         before = MetricsFile(path)
         for update in (1, 2, 3):
             before.on_log(args, state_at(update), None, {"loss": 0.0})
-        path.write_text(
-            path.read_text() + '[4]\n{"update": [4]}\n{"update": 4, "lo'
-        )  # and a kill in the middle of a line
+        # What is no line of ours, and a kill in the middle of one.
+        path.write_text(path.read_text() + '[4]\n{"update": [4]}\n{"update": 4, "lo')
         after = MetricsFile(path)
         after.on_train_begin(args, state_at(goes_on_from), None)
         after.on_log(args, state_at(10), None, {"loss": 0.0})

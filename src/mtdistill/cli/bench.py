@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mtdistill.cli.options import json_option, number_option, set_option
+from mtdistill.cli.options import json_option, number_option, set_option, settings_of
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -39,10 +39,8 @@ def add_bench(app: typer.Typer) -> None:
     ) -> None:
         from mtdistill.cli.checks import require_run
         from mtdistill.cli.quiet import quiet_libraries
-        from mtdistill.config import apply_overrides
-        from mtdistill.presets import load_preset
 
-        config = apply_overrides(load_preset(preset).config, overrides or [])
+        config = settings_of(preset, overrides)
         require_run(config)
         from mtdistill.distillation.materials import prepare_materials
         from mtdistill.distillation.roofline import bench_training

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mtdistill.cli.options import output_option, path_argument, set_option
+from mtdistill.cli.options import output_option, path_argument, set_option, settings_of
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -30,13 +30,9 @@ def add_cache(app: typer.Typer) -> None:
         output: Annotated[str | None, output_option()] = None,
     ) -> None:
         from mtdistill.cli.checks import require_run
-        from mtdistill.cli.menu import as_override
         from mtdistill.cli.quiet import quiet_libraries
-        from mtdistill.config import apply_overrides
-        from mtdistill.presets import load_preset
 
-        given = [*(overrides or []), *as_override("output", output)]
-        config, display = apply_overrides(load_preset(preset).config, given), Display(Console())
+        config, display = settings_of(preset, overrides, output=output), Display(Console())
         require_run(config)
         from mtdistill.distillation.budget import training_rows
         from mtdistill.distillation.materials import prepare_materials

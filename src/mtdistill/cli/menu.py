@@ -8,13 +8,14 @@ from rich.text import Text
 
 from mtdistill.cli.checks import require_run
 from mtdistill.cli.listing import forecast_line, promise_line, settings_line
+from mtdistill.cli.options import settings_of
 from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.cli.stdin import read_line
-from mtdistill.config import apply_overrides, recommendation_warnings
+from mtdistill.config import recommendation_warnings
 from mtdistill.config.wording import shown
 from mtdistill.display import Display, duration
 from mtdistill.messages import tr
-from mtdistill.presets import RECOMMENDED, load_preset, load_presets
+from mtdistill.presets import RECOMMENDED, load_presets
 
 MAX_ATTEMPTS = 3
 EXIT_NO_CHOICE = 2
@@ -56,8 +57,7 @@ def run_preset(
     compare_random: bool = False,
 ) -> int:
     """Run one preset to its report card; with ``ask`` only after a forecast and a yes. Returns the exit code."""
-    given = [*overrides, *as_override("teacher.path", teacher), *as_override("output", output)]
-    config = apply_overrides(load_preset(name).config, given)
+    config = settings_of(name, overrides, teacher=teacher, output=output)
     require_run(config)
     if resume:
         from mtdistill.distillation.run_folder import resume_run
@@ -100,11 +100,6 @@ def confirmed(display: Display) -> bool:
         return True
     display.say(tr(en="Not started.", zh="没有开始训练。"))
     return False
-
-
-def as_override(key: str, value: str | None) -> list[str]:
-    """An option that is a setting too, as ``--set`` would have it."""
-    return [] if value is None else [f"{key}={value}"]
 
 
 def _ask(question: str) -> str | None:

@@ -4,13 +4,16 @@ What a value must be is said here, in both languages; a value that no command co
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mtdistill.messages import tr
+
+if TYPE_CHECKING:
+    from mtdistill.config import RunConfig
 
 _MAX_CONTROL = "\x1f"  # the last of the control characters, which no path is meant to hold
 
@@ -35,6 +38,22 @@ def resume_option() -> typer.models.OptionInfo:
 def set_option() -> typer.models.OptionInfo:
     """Settings other than the preset's."""
     return _option("--set", en="override: section.key=value (repeatable)", zh="覆盖设置：section.key=value（可重复）")
+
+
+def settings_of(
+    preset: str, overrides: Sequence[str] | None, *, teacher: str | None = None, output: str | None = None
+) -> "RunConfig":
+    """What a command runs with: a preset, changed by ``--set``, and by the options that are settings too.
+
+    Raises:
+        ConfigError: no such preset, or a setting that cannot be.
+    """
+    from mtdistill.config import apply_overrides
+    from mtdistill.presets import load_preset
+
+    given = {"teacher.path": teacher, "output": output}
+    options = [f"{key}={value}" for key, value in given.items() if value is not None]
+    return apply_overrides(load_preset(preset).config, [*(overrides or ()), *options])
 
 
 def json_option() -> typer.models.OptionInfo:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mtdistill.cli.options import number_option, output_option, path_option, set_option, teacher_option
+from mtdistill.cli.options import number_option, output_option, path_option, set_option, settings_of, teacher_option
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -55,15 +55,11 @@ def add_pseudo_targets(app: typer.Typer) -> None:
         output: Annotated[str | None, output_option()] = None,
     ) -> None:
         from mtdistill.cli.checks import require_compute_type, require_files, require_output, require_run
-        from mtdistill.cli.menu import as_override
         from mtdistill.cli.quiet import quiet_libraries
-        from mtdistill.config import apply_overrides
-        from mtdistill.presets import RECOMMENDED, load_preset
+        from mtdistill.presets import RECOMMENDED
 
-        given = [*(overrides or []), *as_override("teacher.path", teacher), *as_override("output", output)]
-        config = apply_overrides(
-            load_preset(RECOMMENDED).config, given
-        )  # any would do: what is read is in all the same
+        # Any preset would do: what is read of it is the same in all.
+        config = settings_of(RECOMMENDED, overrides, teacher=teacher, output=output)
         path = to or Path(config.output) / "pseudo-targets.jsonl"
         compute_type = require_compute_type(precision)
         require_run(config)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mtdistill.cli.options import number_option, output_option, path_option, set_option, teacher_option
+from mtdistill.cli.options import number_option, output_option, path_option, set_option, settings_of, teacher_option
 from mtdistill.display import Display
 from mtdistill.messages import tr
 
@@ -47,18 +47,17 @@ def add_sweep(app: typer.Typer) -> None:
         output: Annotated[str | None, output_option()] = None,
     ) -> None:
         from mtdistill.cli.checks import require_page, require_run
-        from mtdistill.cli.menu import as_override, confirmed
+        from mtdistill.cli.menu import EXIT_NO_CHOICE, confirmed
         from mtdistill.cli.quiet import quiet_libraries
-        from mtdistill.config import apply_overrides
-        from mtdistill.presets import load_preset, load_presets
+        from mtdistill.presets import load_presets
 
-        given = [*(overrides or []), *as_override("teacher.path", teacher), *as_override("output", output)]
-        config, display = apply_overrides(load_preset(preset).config, given), Display(Console())
+        config, display = settings_of(preset, overrides, teacher=teacher, output=output), Display(Console())
         page = html or Path(config.output) / "sweep.html"
         require_run(config)
         require_page(page)
         from mtdistill.distillation.forecast import forecast
         from mtdistill.distillation.materials import prepare_materials
+        from mtdistill.distillation.run_folder import run_folder
         from mtdistill.distillation.sweep import family
         from mtdistill.distillation.sweep import sweep as run_sweep
         from mtdistill.report import find_card, render_comparison, write_comparison_html
@@ -66,7 +65,7 @@ def add_sweep(app: typer.Typer) -> None:
         quiet_libraries()
         materials = prepare_materials(config, display)
         members = family(config, materials.teacher.model.config.d_model, width_ratio, decoder_layers)
-        display.say(", ".join(str(member.name) for member in members))
+        display.say(", ".join(member.run_name for member in members))
         if not yes:
             minutes = len(members) * forecast(members[-1], materials).minutes  # of the largest
             display.say(
@@ -76,10 +75,10 @@ def add_sweep(app: typer.Typer) -> None:
                 )
             )
             if not confirmed(display):
-                raise typer.Exit(2)
+                raise typer.Exit(EXIT_NO_CHOICE)
         cards = dict(run_sweep(members, display, materials=materials))
         for each in load_presets():
-            card = find_card(Path(config.output) / f"distillation-{each.name}")
+            card = find_card(run_folder(each.config.model_copy(update={"output": config.output})).path)
             if card is not None:
                 cards.setdefault(each.name, card)
         display.say(render_comparison(cards))

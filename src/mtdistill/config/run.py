@@ -137,3 +137,8 @@ class RunConfig(Section):
         if value is not None and not _FOLDER_WORD.fullmatch(value):
             raise refusal(value, en="up to 64 letters, digits, - and _", zh="最多 64 个字母、数字、- 和 _")
         return value
+
+    @property
+    def run_name(self) -> str:
+        """What the run folder is called after ``distillation-``."""
+        return self.name or self.preset

@@ -29,7 +29,7 @@ from mtdistill.data.splits import SPLITS
 from mtdistill.data.splitting import Report, split_text
 from mtdistill.data.tokenizer import load_tokenizer, train_tokenizer
 from mtdistill.errors import DataError
-from mtdistill.files import changed_files, replacing_folder, sha256_of, write_atomically
+from mtdistill.files import changed_files, checksums_of, replacing_folder, sha256_of, write_atomically
 from mtdistill.messages import tr
 from mtdistill.text import base_language
 
@@ -186,7 +186,7 @@ def prepare_data(
             removed_from_training=split.removed,
             leaked=split.leaked,
             parts=parts,
-            sha256={path.relative_to(fresh).as_posix(): sha256_of(path) for path in sorted(fresh.glob("*/*"))},
+            sha256=checksums_of(fresh, fresh.glob("*/*")),
         )
         write_atomically(fresh / "manifest.json", json.dumps(asdict(manifest), ensure_ascii=False, indent=2))
         del split  # closes the files in the scratch folder, which could not be deleted on Windows otherwise

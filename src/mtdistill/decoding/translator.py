@@ -87,7 +87,7 @@ class Translator(ABC):
         encodable = [source.encode("utf-8", "replace").decode("utf-8") for source in sources]
         texts = [normalise(source, self.source_lang) for source in encodable]
         wanted = [index for index, text in enumerate(texts) if is_visible(text)]
-        translations = [[Translation("")]] * len(texts)
+        translations = [[Translation("")] for _ in texts]
         if not wanted:
             return translations
         source_ids: list[list[int]] = self._tokenizer([texts[index] for index in wanted])["input_ids"]

@@ -67,7 +67,7 @@ class RunFolder:
 
 def run_folder(config: RunConfig) -> RunFolder:
     """Where a run with these settings lives."""
-    return RunFolder(Path(config.output) / f"distillation-{config.name or config.preset}")
+    return RunFolder(Path(config.output) / f"distillation-{config.run_name}")
 
 
 @contextmanager

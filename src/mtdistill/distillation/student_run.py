@@ -85,10 +85,11 @@ def train_student(
     )
     writer = SummaryWriter(log_dir=str(run.path / "logs"))
     journal = Journal(run.path / HEALTH_FILE, display, writer)
+    checkpoint = None
     if resume:
         for folder in (run.path, run.checkpoints):
             clear_leftovers(folder)
-    checkpoint = latest_checkpoint(run.checkpoints, display) if resume else None
+        checkpoint = latest_checkpoint(run.checkpoints, display)
     if checkpoint is None:
         journal.begin(0)
     live = LiveTargets(teacher.model)

@@ -1,6 +1,6 @@
 """A family of students of different sizes, of which one can be picked: they share teacher, data and stored states.
 
-Imported by the command line and the package root; imports the pipeline.
+Imported by the command line; imports the pipeline.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from mtdistill.distillation.pipeline import distill
 from mtdistill.distillation.run_folder import has_begun, run_folder
 from mtdistill.errors import TrainingFailedError
 from mtdistill.messages import tr
-from mtdistill.report import ReportCard, card_name, find_card
+from mtdistill.report import ReportCard, find_card
 
 
 def family(
@@ -27,14 +27,14 @@ def family(
         decoder_layers: decoder depths, each 1 or more.
     """
     members: dict[str, RunConfig] = {}
-    for layers in sorted(set(decoder_layers)):
-        for ratio in sorted(set(width_ratios)):
+    for ratio in sorted(width_ratios):
+        for layers in sorted(decoder_layers):
             width = ("student.width=none", "student.width_at_256=none", f"student.width_ratio={ratio}")
             depth = ("student.kept_decoder_layers=none", f"student.decoder_layers={layers}")
             shape = apply_overrides(base, [*width, *depth])
-            name = f"{base.name or base.preset}-w{shape.student.resolve_width(teacher_width)}-d{layers}"
+            name = f"{base.run_name}-w{shape.student.resolve_width(teacher_width)}-d{layers}"
             members.setdefault(name, apply_overrides(shape, [f"name={name}"]))
-    return sorted(members.values(), key=lambda member: (member.student.width_ratio, member.student.decoder_layers))
+    return list(members.values())
 
 
 def sweep(
@@ -73,5 +73,5 @@ def sweep(
         else:
             display.say(tr(en=f"{title}: done before, {run.path}", zh=f"{title}：之前已完成，{run.path}"))
         if card is not None:
-            cards[card_name(run.path.relative_to(config.output))] = card
+            cards[config.run_name] = card
     return cards

@@ -83,7 +83,7 @@ def read_findings(path: Path) -> list[Finding]:
         try:
             finding = Finding(**json.loads(line))
             explain(finding)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             continue
         found.append(finding)
     return found

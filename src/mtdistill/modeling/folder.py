@@ -19,7 +19,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, T5Config, T5
 
 from mtdistill.data.tokenizer import PAD_ID, load_tokenizer
 from mtdistill.errors import CheckpointError
-from mtdistill.files import changed_files, sha256_of
+from mtdistill.files import changed_files, checksums_of
 from mtdistill.messages import tr
 from mtdistill.modeling.t5 import load_model
 
@@ -45,8 +45,8 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 def checksums(folder: Path) -> dict[str, str]:
     """SHA-256 by name of what a library reads from a model folder: neither the record nor the text for people."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files if path.name not in _RECORDS}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    return checksums_of(folder, (path for path in files if path.name not in _RECORDS))
 
 
 def require_unchanged(folder: Path) -> None:

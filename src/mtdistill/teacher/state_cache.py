@@ -30,7 +30,7 @@ from transformers import T5ForConditionalGeneration
 
 from mtdistill.data.batches import PackedBatch, PackedRows, token_lengths
 from mtdistill.errors import CacheError
-from mtdistill.files import sha256_of, write_atomically
+from mtdistill.files import checksums_of, write_atomically
 from mtdistill.messages import tr
 from mtdistill.teacher.cache_manifest import MANIFEST, STARTS, CacheManifest, damaged, read_manifest
 from mtdistill.teacher.targets import TargetSource
@@ -114,10 +114,9 @@ def build_cache(folder: Path, parts: Mapping[str, Any], rows: datasets.Dataset, 
             if not shard.is_file():
                 _write_array(shard, _states_of(packed, starts, first, last, source, progress))
             progress(last, len(rows))
-        names = [path.name for path in sorted(folder.glob("*.npy"))]
         manifest = CacheManifest(
             folder.name, int(starts[-1]), len(rows), source.head.shape[1], dict(parts),
-            {name: sha256_of(folder / name) for name in names},
+            checksums_of(folder, folder.glob("*.npy")),
         )  # fmt: skip
         write_atomically(folder / MANIFEST, json.dumps(asdict(manifest), indent=2))
     except OSError as error:

@@ -18,6 +18,7 @@ from transformers import T5ForConditionalGeneration, TrainerCallback
 from mtdistill.display import Bar, Display
 from mtdistill.files import write_atomically
 from mtdistill.messages import tr
+from mtdistill.training.checkpoints import checkpoint_of
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -42,7 +43,7 @@ class MovingAverage(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Start from the weights, or from the checkpoint that is resumed."""
         self.weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-        stored = _checkpoint(args, state) / AVERAGE_FILE
+        stored = checkpoint_of(args, state) / AVERAGE_FILE
         if state.global_step and stored.is_file():
             self.weights = {name: weight.to(self.weights[name].device) for name, weight in load_file(stored).items()}
 
@@ -56,7 +57,7 @@ class MovingAverage(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Store the average beside the weights."""
         if state.is_world_process_zero:
-            save_file(self.weights, _checkpoint(args, state) / AVERAGE_FILE)
+            save_file(self.weights, checkpoint_of(args, state) / AVERAGE_FILE)
 
     @contextmanager
     def applied_to(self, model: T5ForConditionalGeneration) -> Iterator[None]:
@@ -181,10 +182,6 @@ class LogBeforeCheckpoint(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for a log."""
         control.should_log = control.should_log or state.global_step % args.save_steps == 0
-
-
-def _checkpoint(args: Any, state: Any) -> Path:
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
 def _update_of(line: str) -> float:

@@ -1,6 +1,6 @@
 """Checkpoints to resume from: when one is whole, which is the latest, and what to say of one that cannot be read.
 
-Imported by training.trainer, teacher and the pipeline; imports display, files, errors, messages.
+Imported by training.trainer, its callbacks, teacher and the pipeline; imports display, files, errors, messages.
 """
 
 import json
@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from mtdistill.display import Display
 from mtdistill.errors import CheckpointError, MtdistillError
-from mtdistill.files import changed_files, sha256_of, write_atomically
+from mtdistill.files import changed_files, checksums_of, write_atomically
 from mtdistill.messages import tr
 
 COMPLETE_FILE = "complete"  # the last to be written; JSON with the SHA-256 of every other file
@@ -32,8 +32,8 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write the marker."""
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            checksums = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name != COMPLETE_FILE}
+            folder = checkpoint_of(args, state)
+            checksums = checksums_of(folder, (path for path in folder.iterdir() if path.name != COMPLETE_FILE))
             write_atomically(folder / COMPLETE_FILE, json.dumps({"sha256": checksums}, indent=2))
 
     @contextmanager
@@ -61,6 +61,16 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
             ) from error
 
 
+def checkpoint_of(args: Any, state: Any) -> Path:
+    """Where the checkpoint of a Trainer's state is, or goes."""
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
+def update_of(checkpoint: Path) -> int:
+    """How many updates had been made at a checkpoint."""
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
 def latest_checkpoint(folder: Path, display: Display | None = None) -> Path | None:
     """The newest sound checkpoint in a folder; one that a kill interrupted does not count.
 
@@ -71,14 +81,12 @@ def latest_checkpoint(folder: Path, display: Display | None = None) -> Path | No
     Raises:
         CheckpointError: all are damaged.
     """
-    whole = {
-        int(marker.parent.name.rsplit("-", 1)[1]): marker for marker in folder.glob(f"checkpoint-*/{COMPLETE_FILE}")
-    }
+    whole = (marker.parent for marker in folder.glob(f"checkpoint-*/{COMPLETE_FILE}"))
     damage = ""
-    for _, marker in sorted(whole.items(), reverse=True):
-        if not (changed := changed_files(marker.parent, _checksums(marker))):
-            return marker.parent
-        damage = f"{marker.parent} ({', '.join(changed)})"
+    for checkpoint in sorted(whole, key=update_of, reverse=True):
+        if not (changed := changed_files(checkpoint, _checksums(checkpoint / COMPLETE_FILE))):
+            return checkpoint
+        damage = f"{checkpoint} ({', '.join(changed)})"
         (display or Display()).say(
             tr(
                 en=f"a checkpoint is damaged and left out: {damage} is not as it was written",

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from mtdistill.health.finding import Finding
 from mtdistill.health.monitor import GoBack, Monitor, relative_change
+from mtdistill.training.checkpoints import checkpoint_of, update_of
 from mtdistill.training.good_states import GoodState, GoodStates
 
 GOOD_STATES_PER_RUN = 200
@@ -71,11 +72,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         rates = [group["initial_lr"] * ladder.rate for group in trainer.optimizer.param_groups]
         trainer.lr_scheduler.base_lrs = rates
         trainer.model.zero_grad()
-        folder = Path(trainer.args.output_dir) / f"checkpoint-{state.update}"
+        folder = checkpoint_of(trainer.args, trainer.state)
         shutil.rmtree(folder, ignore_errors=True)
         trainer.save_checkpoint()
         for other in folder.parent.glob("checkpoint-*"):
-            if int(other.name.rsplit("-", 1)[1]) > state.update:
+            if update_of(other) > state.update:
                 shutil.rmtree(other, ignore_errors=True)
         return folder
 
@@ -85,7 +86,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self._first = {
                 name: w.detach().clone() for name, w in self._trainer.model.named_parameters() if w.dim() > 1
             }
-        self.monitor.load(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self.monitor.load(checkpoint_of(args, state))
         self._take()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
@@ -106,7 +107,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keep the memory with the checkpoint; from here on a resumed run and this one know the same good states."""
-        self.monitor.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self.monitor.save(checkpoint_of(args, state))
         self._states.clear()
         self._take()
 
