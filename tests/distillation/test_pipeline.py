@@ -74,7 +74,7 @@ def scores(folder: Path) -> list[dict[str, Any]]:
 def test_a_run_leaves_what_the_documentation_says(config: RunConfig, finished: RunResult) -> None:
     folder = finished.folder
     assert folder == Path(config.output) / "distillation-quick"
-    drawn = (README.parent / "docs" / "files.md").read_text(encoding="utf-8").split("distillation-<preset>/\n")[1]
+    drawn = (README.parent / "docs" / "files.md").read_text(encoding="utf-8").split("└── distillation-<preset>/")[1]
     documented = re.findall(r"[├└]── (\S+)", drawn.split("```")[0])
     assert len(documented) >= 9
     for name in documented:

@@ -88,6 +88,14 @@ def test_a_loss_that_leaves_its_level_asks_to_go_back() -> None:
     assert not monitor.is_well()
 
 
+def test_three_high_losses_of_few_tokens_are_no_spike() -> None:
+    for tokens, spikes in ((190.0, {}), (800.0, {"loss_spike": 1})):
+        monitor = Monitor(Journal(None), UPDATES, max_norm=1.0, tokens_per_update=tokens)
+        monitor.begin(1.0)
+        run(monitor, [*[1.0] * 60, 2.0, 2.0, 2.0, *[1.0] * 20])
+        assert monitor.journal.counts == spikes
+
+
 def test_going_back_without_end_is_a_stop() -> None:
     monitor = make_monitor()
     for _ in range(MAX_RETURNS):

@@ -28,6 +28,14 @@ def test_two_losses_far_above_the_others_are_a_spike_one_is_a_hard_batch() -> No
     assert series.loss_spike([1.0, 9.0, 9.0]) is None  # nothing to compare with
 
 
+def test_a_spike_lasts_longer_where_an_update_holds_few_tokens() -> None:
+    usual, in_a_row = noisy(1.0, 60), series.updates_of_a_spike(tokens_per_update=190)
+    assert in_a_row == 4
+    assert series.loss_spike([*usual, 4.0, 5.0, 4.0, 5.0], in_a_row)
+    assert series.loss_spike([*usual, 5.0, 4.0, 5.0], in_a_row) is None
+    assert series.updates_of_a_spike(tokens_per_update=5000) == 2
+
+
 def test_a_spike_of_the_past_does_not_raise_the_bar() -> None:
     assert series.loss_spike([*noisy(1.0, 40), 50.0, 60.0, *noisy(1.0, 5), 4.0, 4.0])
 

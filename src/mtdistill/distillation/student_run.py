@@ -16,7 +16,7 @@ from transformers import T5ForConditionalGeneration
 from transformers.integrations import TensorBoardCallback
 
 from mtdistill.config import RunConfig
-from mtdistill.data.batches import PackedRows, truncated_ratio
+from mtdistill.data.batches import PackedRows, token_lengths, truncated_ratio
 from mtdistill.display import Display
 from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.construction import start_student
@@ -114,8 +114,14 @@ def train_student(
     schedule = training_schedule(config.training)
     held_out = data.split("validation")
     probed = PackedRows(held_out, limit).batch(list(range(min(len(held_out), PROBED_SENTENCES))))
+    updates = schedule.updates(len(rows))
+    tokens = int(token_lengths(rows)[:, 1].clip(max=limit).sum()) * schedule.epochs
     monitor = Monitor(
-        journal, schedule.updates(len(rows)), schedule.max_gradient_norm, recover=config.training.recovery
+        journal,
+        updates,
+        schedule.max_gradient_norm,
+        recover=config.training.recovery,
+        tokens_per_update=tokens / updates,
     )
     trainer = DistillationTrainer(
         student.build.model,

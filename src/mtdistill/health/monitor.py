@@ -77,10 +77,13 @@ class Monitor:
         updates: of the whole run.
         max_norm: what gradients are cut to.
         recover: act on failures; otherwise only a loss or gradient that is not finite ends the training.
+        tokens_per_update: target tokens, mean; few make single losses noisy.
     """
 
-    def __init__(self, journal: Journal, updates: int, max_norm: float, *, recover: bool = True) -> None:
+    def __init__(self, journal: Journal, updates: int, max_norm: float, *, recover: bool = True,
+                 tokens_per_update: float = math.inf) -> None:  # fmt: skip
         self.journal, self.updates, self.max_norm, self.recover = journal, updates, max_norm, recover
+        self._spike_updates = series.updates_of_a_spike(tokens_per_update)
         self.memory = Memory()
 
     def begin(self, loss: float) -> None:
@@ -136,7 +139,7 @@ class Monitor:
         memory.ladder.good_update(update)
         memory.losses = [*memory.losses, loss][-2 * series.WINDOW :]
         memory.since_evaluation.append(loss)
-        if spike := series.loss_spike(memory.losses):
+        if spike := series.loss_spike(memory.losses, self._spike_updates):
             memory.clipping = True
             if update % 2 == 0:  # a spike lasts; once in two updates is often enough
                 self._note("loss_spike", "warning", update, spike, action="watched" if self.recover else "none")

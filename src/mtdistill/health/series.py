@@ -16,6 +16,7 @@ WINDOW = 50  # updates that the present is compared with
 FEW_UPDATES = 25  # what a median of the past needs at least
 SPIKE_DEVIATIONS = 6.0
 SPIKE_RATIO = 1.5
+SPIKE_TOKENS = 750  # target tokens that a spike lasts at least: four updates of conservative, two of the other presets
 EXPLOSION_RATIO = 10.0
 RECENT = 20
 DIVERGENCE_RATIO = 1.6  # good runs of our presets reach 1.37 (quick) and 1.21 (aggressive)
@@ -38,15 +39,25 @@ def non_finite(value: float) -> Figures | None:
     return None if math.isfinite(value) else {"value": value}
 
 
-def loss_spike(losses: Sequence[float]) -> Figures | None:
-    """The last two losses both far above those before: by 6 robust deviations and by half.
+def updates_of_a_spike(tokens_per_update: float) -> int:
+    """How many losses in a row have to be high: two at least, and more where few tokens make the loss of an update noisy.
 
-    One high loss is a hard batch; science.md's "two in a row" keeps batches of very short sentences from alarming.
+    Args:
+        tokens_per_update: target tokens, mean.
+    """
+    return max(2, math.ceil(SPIKE_TOKENS / max(1.0, tokens_per_update)))
+
+
+def loss_spike(losses: Sequence[float], in_a_row: int = 2) -> Figures | None:
+    """The last losses all far above those before: by 6 robust deviations and by half.
+
+    One high loss is a hard batch; two in a row keep batches of very short sentences from alarming.
 
     Args:
         losses: of single updates, the last one at the end.
+        in_a_row: how many have to be high, see `updates_of_a_spike`.
     """
-    past, last = losses[-WINDOW - 2 : -2], losses[-2:]
+    past, last = losses[-WINDOW - in_a_row : -in_a_row], losses[-in_a_row:]
     if len(past) < FEW_UPDATES:
         return None
     middle = median(past)
