@@ -1,4 +1,6 @@
 import json
+import math
+from typing import Any
 
 import pytest
 
@@ -34,11 +36,24 @@ def test_keys_are_those_that_are_documented(good_card: ReportCard) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [({"schema_version": 1}, "schema_version"), ({"invented": 1}, "invented"), ({"verdict": "great"}, "verdict"),
-     ({"teacher": {}}, r"teacher\.parameters"), ({"speed_ups": [{}]}, r"speed_ups\.0\.")],
+     ({"teacher": {}}, r"teacher\.parameters"), ({"speed_ups": [{}]}, r"speed_ups\.0\."),
+     ({"speed_ups": []}, "speed_ups"), ({"qualities": []}, "qualities"), ({"sentences": 0}, "sentences"),
+     ({"compression_ratio": math.nan}, ".*compression_ratio is no number between"),
+     ({"teacher": {"parameters": 10**4000}}, r".*teacher\.parameters is no number between"),
+     ({"samples": [{"references": []}]}, r"samples\.0\.")],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_by_name(good_card: ReportCard, change: dict[str, object], named: str) -> None:
     values = json.loads(good_card.to_json()) | change
     with pytest.raises(DataError, match=rf"report card could not be read: got {named}.*mtdistill test"):
+        ReportCard.from_json(json.dumps(values))
+
+
+@pytest.mark.parametrize(("name", "value"), [("sentences", 0), ("teacher", {"seconds": 0.0})])
+def test_a_speed_without_time_or_sentences_is_refused(good_card: ReportCard, name: str, value: Any) -> None:
+    values = json.loads(good_card.to_json())
+    speed = values["speed_ups"][1]
+    speed[name] = speed[name] | value if isinstance(value, dict) else value
+    with pytest.raises(DataError, match=r"speed_ups\.1: sentences or seconds"):
         ReportCard.from_json(json.dumps(values))
 
 

@@ -4,9 +4,11 @@ import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
+from transformers import TrainerControl, TrainerState
 
 from mtdistill.display import Display
 from mtdistill.errors import CheckpointError
@@ -107,3 +109,29 @@ class TestReading:
     def test_without_a_checkpoint(self) -> None:
         with pytest.raises(KeyError), Checkpoints().reading(None):
             raise KeyError("weight")
+
+
+class TestState:
+    """What the Trainer remembers comes from a file, and what is not as the Trainer wrote it must not train."""
+
+    EVERY = SimpleNamespace(logging_steps=5, eval_steps=10, save_steps=20)
+
+    def begin(self, **read: Any) -> TrainerState:
+        state = TrainerState(**{"max_steps": 100, "stateful_callbacks": {"TrainerControl": {}}, **read})
+        Checkpoints().on_train_begin(self.EVERY, state, TrainerControl())
+        return state
+
+    def test_as_it_was_written(self) -> None:
+        assert self.begin(best_metric=3.5, epoch=1).best_metric == 3.5
+
+    @pytest.mark.parametrize("value", [0, -1, None, "x", []])
+    def test_how_often_is_for_the_settings_to_say(self, value: Any) -> None:
+        state = self.begin(logging_steps=value, eval_steps=value, save_steps=value)
+        assert (state.logging_steps, state.eval_steps, state.save_steps) == (5, 10, 20)
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("global_step", "x"), ("log_history", {}), ("stateful_callbacks", {}), ("total_flos", [])]
+    )
+    def test_of_the_wrong_kind(self, name: str, value: Any) -> None:
+        with pytest.raises(TypeError, match=name):
+            self.begin(**{name: value})

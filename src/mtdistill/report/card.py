@@ -37,10 +37,10 @@ One JSON object; ratios are plain numbers (0.85, not 85), times are seconds unle
     random_bleu           BLEU of the same student trained in the same way from random weights, or null
 """
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtdistill.errors import DataError
 from mtdistill.evaluation import Quality, QualityClass, Retention, SpeedUp, Success
@@ -48,6 +48,20 @@ from mtdistill.messages import tr
 
 PromiseName = Literal["compression_ratio", "success_rate", "speed_up", "quality_retention"]
 Verdict = Literal["kept", "missed", "failed", "unpromised"]
+
+LARGEST = 1e15  # of any number of a card; what is measured stays far below, and what is above cannot be drawn
+
+
+def _numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """Every number of a JSON value, and where it stands."""
+    if isinstance(value, int | float):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _numbers(part, f"{place}.{name}")
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            yield from _numbers(part, f"{place}.{number}")
 
 
 class _Part(BaseModel):
@@ -95,7 +109,7 @@ class Sample(_Part):
     """One test sentence in all its translations."""
 
     source: str
-    references: tuple[str, ...]
+    references: tuple[str, ...] = Field(min_length=1)
     teacher: str
     student: str
     failure: str | None
@@ -121,18 +135,18 @@ class ReportCard(_Part):
     source_lang: str
     target_lang: str
     test_set: str
-    sentences: int
+    sentences: int = Field(ge=1)
     engine: str
     teacher: ModelCard
     student: ModelCard
     compression_ratio: float
-    qualities: tuple[BeamQuality, ...]
+    qualities: tuple[BeamQuality, ...] = Field(min_length=1)
     comet: CometScores | None
     success: Success
     by_length: tuple[QualityClass, ...]
     by_rarity: tuple[QualityClass, ...]
     worst: tuple[WorstSample, ...]
-    speed_ups: tuple[SpeedUp, ...]
+    speed_ups: tuple[SpeedUp, ...] = Field(min_length=1)
     promised_speed_ups: int
     promises: tuple[Promise, ...]
     verdict: Verdict
@@ -140,6 +154,21 @@ class ReportCard(_Part):
     training_seconds: float | None
     time_budget_minutes: float | None
     random_bleu: float | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_can_be_drawn(cls, value: Any) -> Any:
+        for place, number in _numbers(value, ""):
+            if not -LARGEST <= number <= LARGEST:
+                raise ValueError(f"{place[1:]} is no number between {-LARGEST:g} and {LARGEST:g}")
+        return value
+
+    @model_validator(mode="after")
+    def _speeds_were_measured(self) -> Self:
+        for number, speed in enumerate(self.speed_ups):
+            if min(speed.sentences, speed.teacher.seconds, speed.student.seconds) <= 0:
+                raise ValueError(f"speed_ups.{number}: sentences or seconds of 0 or less")
+        return self
 
     @property
     def quality(self) -> BeamQuality:

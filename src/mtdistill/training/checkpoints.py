@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from mtdistill.display import Display
 from mtdistill.errors import CheckpointError, MtdistillError
@@ -24,6 +24,17 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self._has_begun = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Refuse a state of the Trainer that would fail later; how often things are done is for the settings to say."""
+        state.compute_steps(args, state.max_steps)
+        for name, usual in vars(TrainerState()).items():
+            value = getattr(state, name)
+            kind = (int, float) if isinstance(usual, float | int) else object if usual is None else type(usual)
+            if not isinstance(value, kind):
+                raise TypeError(f"{name} is {value!r}"[:200])
+        if type(control).__name__ not in state.stateful_callbacks:
+            raise TypeError(f"stateful_callbacks is without {type(control).__name__}")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Everything has been read by now."""
