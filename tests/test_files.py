@@ -1,5 +1,6 @@
 """Whole or not there, whatever happens on the way."""
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -8,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from mtdistill.files import changed_files, checksums_of, clear_leftovers, replacing_folder, sha256_of, write_atomically
+from mtdistill.files import (
+    changed_files,
+    checksums_of,
+    clear_leftovers,
+    replacing_folder,
+    scratch_folder,
+    sha256_of,
+    write_atomically,
+)
 
 
 class PowerCut(BaseException):
@@ -169,6 +178,26 @@ with replacing_folder(folder / "best") as fresh:
     os.fsync = lambda number: os._exit(9)
     write_atomically(folder / "a.txt", "ha")
 """
+
+
+class TestScratchFolder:
+    def test_it_goes_with_the_block(self, tmp_path: Path) -> None:
+        with contextlib.suppress(PowerCut), scratch_folder(tmp_path) as folder:
+            (folder / "a.txt").write_text("half")
+            cut_power()
+        assert names_in(tmp_path) == set()
+
+    def test_a_parent_that_cannot_be_written_any_more(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refused(*_: object, **__: object) -> None:
+            raise PermissionError
+
+        with monkeypatch.context() as patched, scratch_folder(tmp_path):
+            for name in ("unlink", "rmdir"):
+                patched.setattr(os, name, refused)
+            left = names_in(tmp_path)
+        assert len(left) == 1
+        clear_leftovers(tmp_path)
+        assert names_in(tmp_path) == set()
 
 
 class TestClearLeftovers:

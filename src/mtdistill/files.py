@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-# As `tempfile` names them for the two functions below.
+# As `tempfile` names them for the functions below.
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>part|old)")
 
 
@@ -62,6 +62,20 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder for what is needed only inside the block.
+
+    `tempfile.TemporaryDirectory` calls itself without end where its parent cannot be written any more (Python 3.11); this
+    leaves the folder there, under a name that `clear_leftovers` knows.
+    """
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=".scratch.", suffix=".part"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_leftovers(folder: Path) -> None:

@@ -10,7 +10,6 @@ Reads: built-in corpora or files. Writes, under a name that is the identity of e
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ from mtdistill.data.splits import SPLITS
 from mtdistill.data.splitting import Report, split_text
 from mtdistill.data.tokenizer import load_tokenizer, train_tokenizer
 from mtdistill.errors import DataError
-from mtdistill.files import changed_files, checksums_of, replacing_folder, sha256_of, write_atomically
+from mtdistill.files import changed_files, checksums_of, replacing_folder, scratch_folder, sha256_of, write_atomically
 from mtdistill.messages import tr
 from mtdistill.text import base_language
 
@@ -166,8 +165,8 @@ def prepare_data(
     if (folder / "manifest.json").is_file():
         return PreparedData(folder)
     root.mkdir(parents=True, exist_ok=True)
-    with replacing_folder(folder) as fresh, tempfile.TemporaryDirectory(dir=root, prefix=".") as scratch:
-        split = split_text(config, source_lang, target_lang, Path(scratch), report)
+    with replacing_folder(folder) as fresh, scratch_folder(root) as scratch:
+        split = split_text(config, source_lang, target_lang, scratch, report)
         if tokenizer is None:
             report(tr(en="learning the vocabulary", zh="正在学习词表"))
             tokenizer = train_tokenizer(_lines(split.texts["train"]), config.vocabulary_size, config.character_coverage)
