@@ -121,6 +121,21 @@ class TestInterruption:
         assert (done.sources, done.written) == (whole.sources, whole.written) == (10, 10)
         assert {path.name for path in interrupted.parent.iterdir()} == {"out", "whole"}
 
+    @pytest.mark.parametrize(
+        "damaged", [b"", b"\xff", b"{", b"[]\n", b'{"source": 1}\n', b'{"source": "x", "target": "y"}\n', b"[" * 10**5]
+    )
+    def test_a_damaged_part_is_translated_again(self, damaged: bytes, interrupted: Path) -> None:
+        first = interrupted.with_name(".out.parts") / "000000000.jsonl"
+        whole = first.read_bytes()
+        for content in (damaged, whole.splitlines(keepends=True)[0]):
+            first.write_bytes(content)
+            teacher = Teacher(self.SAYS)
+            write(teacher, self.GOLD, interrupted)
+            assert teacher.asked == [source for source in self.SAYS if source not in list(self.SAYS)[4:8]]
+            interrupted.unlink()
+            with pytest.raises(KeyboardInterrupt):
+                write(Teacher(self.SAYS, dies_after=8), self.GOLD, interrupted)
+
     def test_other_settings_begin_anew(self, interrupted: Path) -> None:
         teacher = Teacher(self.SAYS)
         write(teacher, self.GOLD, interrupted, Search(beam_size=2, n_best=1))

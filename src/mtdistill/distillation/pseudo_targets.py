@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from mtdistill.config import RunConfig
 from mtdistill.data.prepared import EvaluationSet
@@ -173,10 +174,12 @@ def write_pseudo_targets(
     with display.bar(tr(en="translating", zh="正在翻译"), len(pairs)) as bar:
         for first in range(0, len(pairs), CHUNK_SENTENCES):
             part = parts / f"{first:09}.jsonl"
-            if not part.is_file():
-                found = _choose(pairs[first : first + CHUNK_SENTENCES], translator, target_lang, search)
+            chunk = pairs[first : first + CHUNK_SENTENCES]
+            found = _stored(part, chunk)
+            if found is None:
+                found = _choose(chunk, translator, target_lang, search)
                 write_atomically(part, _as_lines(asdict(each) for each in found))
-            choices += [_Choice(**json.loads(line)) for line in part.read_text(encoding="utf-8").split("\n") if line]
+            choices += found
             bar.advance_to(len(choices))
     result = _write(choices, dict(pairs), target_lang, path)
     shutil.rmtree(parts)
@@ -232,6 +235,16 @@ def _begin(parts: Path, settings: Mapping[str, object]) -> None:
         write_atomically(stored, wanted)
 
 
+def _stored(part: Path, pairs: Sequence[_Pair]) -> list[_Choice] | None:
+    """What an interrupted run has translated already; None: nothing, or something damaged, to be translated again."""
+    try:
+        lines = part.read_bytes().splitlines()
+        found = [TypeAdapter(_Choice).validate_json(line, strict=True) for line in lines]
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if [each.source for each in found] == [source for source, _ in pairs] else None
+
+
 def _choose(
     pairs: Sequence[_Pair], translator: CTranslate2Translator, target_lang: str, search: Search
 ) -> list[_Choice]:
@@ -275,14 +288,9 @@ def _write(choices: Sequence[_Choice], gold: Mapping[str, list[str]], target_lan
     columns = ("source", "target", "rank", "chrf")
     write_atomically(path, _as_lines({name: getattr(each, name) for name in columns} for each in kept))
     scores = [each.chrf for each in kept if each.chrf is not None]
-    return PseudoTargets(
-        path,
-        len(choices),
-        len(kept),
-        dict(dropped),
-        sum(each.target in gold[each.source] for each in kept),
-        sum(scores) / len(scores) if scores else math.nan,
-    )
+    same = sum(each.target in gold[each.source] for each in kept)
+    mean_chrf = sum(scores) / len(scores) if scores else math.nan
+    return PseudoTargets(path, len(choices), len(kept), dict(dropped), same, mean_chrf)
 
 
 def _as_lines(rows: Iterable[Mapping[str, object]]) -> str:

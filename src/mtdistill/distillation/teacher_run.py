@@ -68,6 +68,7 @@ def run_teacher_training(
         folder,
         scorer,
         resume=resume,
+        display=display,
         engine=engines("auto", torch.get_num_threads())[0],
         callbacks=[
             TensorBoardCallback(writer),

@@ -16,6 +16,7 @@ from transformers import T5ForConditionalGeneration, TrainerCallback
 
 from mtdistill.data.batches import PackedBatch
 from mtdistill.data.prepared import PreparedData
+from mtdistill.display import Display
 from mtdistill.errors import TeacherError
 from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
@@ -82,6 +83,7 @@ def train_teacher(
     callbacks: Sequence[TrainerCallback] = (),
     on_best: Callable[[Mapping[str, float]], None] = lambda _scores: None,
     engine: Engine = ONE_THREAD,
+    display: Display | None = None,
 ) -> Path:
     """Train a teacher, or go on where an interrupted training stopped.
 
@@ -94,6 +96,7 @@ def train_teacher(
         callbacks: more Trainer callbacks.
         on_best: told the scores of every new best model.
         engine: how updates are computed.
+        display: where is said that a damaged checkpoint is left out.
 
     Returns:
         The folder of the best model.
@@ -103,7 +106,7 @@ def train_teacher(
         CheckpointError: there is nothing sound to resume from.
     """
     best = folder / BEST_FOLDER
-    checkpoint = latest_checkpoint(folder) if resume else None
+    checkpoint = latest_checkpoint(folder, display) if resume else None
     if not resume and (best.exists() or any(folder.glob(f"checkpoint-*/{COMPLETE_FILE}"))):
         raise TeacherError(
             tr(
