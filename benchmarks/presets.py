@@ -1,0 +1,137 @@
+"""Every preset in full, as a user runs it, against what it promises: one after the other, each in a process of its own.
+
+    python benchmarks/presets.py --output FOLDER                   # all five, five to six hours on two cores
+    python benchmarks/presets.py --output FOLDER quick balanced --seed 1 --seed 2 --seed 3
+    python benchmarks/presets.py --output FOLDER --summary         # only the table of what is there
+
+Runs `mtdistill distill PRESET`, from data to report card on the test split. A run that was interrupted goes on when the command
+is given again, one that has ended is not run again; the time of every piece is added up, and the number of pieces is told.
+Results go to results/presets.json after every run, with the findings of its health checks and the largest memory of its
+process. With `--random` the same student is trained from random weights as well, which takes as long again. Data and stored
+teacher states are made once per output folder and preset: the first run of each pays for them.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mtdistill.config import RunConfig, apply_overrides
+from mtdistill.distillation.run_folder import environment, has_begun, resume_command, run_folder
+from mtdistill.files import write_atomically
+from mtdistill.health.journal import HEALTH_FILE, read_findings
+from mtdistill.presets import load_preset, load_presets
+from mtdistill.report import ReportCard, find_card
+
+RESULTS = Path(__file__).parent / "results" / "presets.json"
+PROMISES_MISSED = 1
+PIECES = "pieces.json"  # in the run folder: seconds and peak memory of every process that worked on the run
+
+
+def settings(preset: str, seed: int, output: Path) -> RunConfig:
+    """Of one run; the first seed is the preset as it is."""
+    changed = [f"output={output}", *([f"training.seed={seed}", f"name={preset}-seed-{seed}"] if seed != 1 else [])]
+    return apply_overrides(load_preset(preset).config, changed)
+
+
+def run(config: RunConfig, *, random: bool) -> None:
+    """Start or go on with a run, and note what it cost."""
+    resume = has_begun(config)
+    noted = run_folder(config).path / PIECES
+    pieces = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() and resume else []
+    command = shlex.split(resume_command(config))
+    command[0] = str(Path(sys.executable).with_name("mtdistill"))
+    command[command.index("--resume")] = "--resume" if resume else "--yes"
+    command += ["--compare-random"] if random else []
+    started = time.monotonic()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    pieces.append({"seconds": time.monotonic() - started, "gibibytes": usage.ru_maxrss / 2**20})
+    if noted.parent.is_dir():
+        write_atomically(noted, json.dumps(pieces))
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (0, PROMISES_MISSED):
+        sys.exit(code)
+
+
+def result_of(config: RunConfig, card: ReportCard) -> dict[str, Any]:
+    """What is kept of a run."""
+    folder = run_folder(config).path
+    noted = folder / PIECES
+    pieces = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else []
+    return {
+        "environment": environment(),
+        "measured_at": card.measured_at,
+        "minutes": sum(piece["seconds"] for piece in pieces) / 60,
+        "pieces": len(pieces),
+        "gibibytes": max((piece["gibibytes"] for piece in pieces), default=None),
+        "findings": [finding.check for finding in read_findings(folder / HEALTH_FILE)],
+        "parameters": card.student.parameters,
+        "mib_int8": card.student.mib_int8,
+        "promises": {each.name: {"expected": each.expected, "measured": each.measured} for each in card.promises},
+        "bleu": {
+            "teacher": card.quality.teacher.bleu,
+            "student": card.quality.student.bleu,
+            "random": card.random_bleu,
+        },
+        "retention": {"low": card.quality.retention.low, "high": card.quality.retention.high},
+        "teacher_success": card.success.teacher_rate,
+        "failures": dict(card.success.failures),
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown: what was promised, and in bold what was measured."""
+    lines = [
+        "| preset | compression | quality retention (95 %) | success | speed-up | int8, MiB | random start, BLEU | minutes "
+        "| findings |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in results.items():
+        kept = {promise: (each["expected"], each["measured"]) for promise, each in found["promises"].items()}
+        cells = {
+            promise: f"{expected:g}x: **{measured:.2f}x**" if promise in ("compression_ratio", "speed_up")
+            else f"{expected:.0%}: **{measured:.1%}**"
+            for promise, (expected, measured) in kept.items()
+        }  # fmt: skip
+        interval = f"({found['retention']['low']:.1%} to {found['retention']['high']:.1%})"
+        random = found["bleu"]["random"]
+        lines.append(
+            f"| {name} | {cells['compression_ratio']} | {cells['quality_retention']} {interval} | {cells['success_rate']} "
+            f"| {cells['speed_up']} | {found['mib_int8']:.1f} | {'' if random is None else format(random, '.2f')} "
+            f"| {found['minutes']:.1f} | {len(found['findings'])} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run what is missing, keep the results, print the table."""
+    names = [preset.name for preset in load_presets()]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("preset", nargs="*", help=f"some of {', '.join(names)}; none: all")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--seed", type=int, action="append", help="repeatable; 1 unless given")
+    parser.add_argument("--random", action="store_true", help="train the same student from random weights too")
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    results = json.loads(arguments.results.read_text(encoding="utf-8")) if arguments.results.is_file() else {}
+    for preset in arguments.preset or names:
+        for seed in arguments.seed or [1]:
+            config = settings(preset, seed, arguments.output)
+            if not arguments.summary and find_card(run_folder(config).path) is None:
+                run(config, random=arguments.random)
+            if card := find_card(run_folder(config).path):
+                results[config.run_name] = result_of(config, card)
+                write_atomically(arguments.results, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
+    print(table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
