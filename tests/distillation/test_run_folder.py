@@ -172,7 +172,11 @@ def test_other_errors_are_left_alone(tmp_path: Path) -> None:
 
 def test_the_command_to_resume_names_what_was_changed(tmp_path: Path) -> None:
     config = config_in(
-        tmp_path, "kd.temperature=4.5", 'data.train=["a b.tsv"]', "training.recovery=false", "student.d_ff=none"
+        tmp_path / "my runs",
+        "kd.temperature=4.5",
+        'data.train=["a b.tsv"]',
+        "training.recovery=false",
+        "student.d_ff=none",
     )
     words = shlex.split(resume_command(config))
     assert words[:4] == ["mtdistill", "distill", "quick", "--resume"]

@@ -213,15 +213,18 @@ def resume_command(config: RunConfig) -> str:
     command = ["mtdistill", "distill", config.preset, "--resume"]
     usual, given = load_preset(config.preset).config.model_dump(), config.model_dump()
     for section, values in given.items():
-        if not isinstance(values, dict):
-            command += [f"--set {section}={values}"] if values != usual[section] else []
-            continue
-        for key, value in values.items():
-            if value is None and usual[section][key] is not None:
-                command.append(f"--set {section}.{key}=none")
-            elif value != usual[section][key]:
-                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-                command.append(f"--set {shlex.quote(f'{section}.{key}={text}')}")
+        parts = values.items() if isinstance(values, dict) else [("", values)]
+        for key, value in parts:
+            name, before = (f"{section}.{key}", usual[section][key]) if key else (section, usual[section])
+            if value != before:
+                text = (
+                    "none"
+                    if value is None
+                    else value
+                    if isinstance(value, str)
+                    else json.dumps(value, ensure_ascii=False)
+                )
+                command.append(f"--set {shlex.quote(f'{name}={text}')}")
     return " ".join(command)
 
 
