@@ -65,6 +65,7 @@ OVERRIDES: dict[str, tuple[str, object]] = {
     "data.vocabulary_size": ("4_000", 4000),
     "data.character_coverage": ("1", 1.0),
     "teacher.targets": ("live", "live"),
+    "teacher.pseudo_targets": ("true", True),
     "teacher.path": ("2024", "2024"),  # a folder may look like a number
     "teacher.min_bleu": ("0", 0.0),
     "student.width_ratio": ("0.4", 0.4),

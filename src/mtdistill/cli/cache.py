@@ -36,13 +36,14 @@ def add_cache(app: typer.Typer) -> None:
         require_run(config)
         from mtdistill.distillation.budget import training_rows
         from mtdistill.distillation.materials import prepare_materials
+        from mtdistill.distillation.pseudo_rows import with_pseudo_targets
         from mtdistill.distillation.targets import stored_targets
         from mtdistill.training.engine import engines
 
         quiet_libraries()
         materials = prepare_materials(config, display)
         engine = engines(config.training.precision, materials.threads)[0]
-        rows = training_rows(materials.data, config.training)
+        rows = with_pseudo_targets(config, materials, training_rows(materials.data, config.training), display)
         stored_targets(config, materials.teacher.model, rows, engine, display)
 
     @caches.command(help=tr(en="List the caches and what they were made of.", zh="列出缓存及其来源。"))

@@ -25,6 +25,8 @@ class TeacherConfig(Section):
     """BLEU on 100 validation sentences below which the teacher is refused."""
     targets: Literal["auto", "live", "cached"] = "auto"
     """Whether the teacher runs in every update or once, its states kept on disk; auto: what takes less time."""
+    pseudo_targets: bool = False
+    """Train on the teacher's translation of every training source beside the gold text, which doubles the updates."""
 
 
 class KdConfig(Section):

@@ -68,6 +68,14 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.sources)
 
+    @classmethod
+    def of(cls, rows: datasets.Dataset) -> "EvaluationSet":
+        """The distinct sources of some rows."""
+        references: dict[str, list[str]] = {}
+        for row in rows.select_columns(["source", "target"]):
+            references.setdefault(row["source"], []).append(row["target"])
+        return cls(list(references), list(references.values()))
+
     def first(self, count: int) -> "EvaluationSet":
         """At most the first ``count`` sources."""
         return EvaluationSet(self.sources[:count], self.references[:count])
@@ -131,11 +139,7 @@ class PreparedData:
 
     def evaluation_set(self, name: str, limit: int | None = None) -> EvaluationSet:
         """Distinct sources of a split with all their references; at most the first ``limit`` sources."""
-        rows = self.split(name).select_columns(["source", "target"])
-        references: dict[str, list[str]] = {}
-        for row in rows:
-            references.setdefault(row["source"], []).append(row["target"])
-        whole = EvaluationSet(list(references), list(references.values()))
+        whole = EvaluationSet.of(self.split(name))
         return whole if limit is None else whole.first(limit)
 
 

@@ -107,8 +107,8 @@ def split_text(config: DataConfig, source_lang: str, target_lang: str, scratch: 
         if not len(texts[name]):
             raise _empty(name, cleaning[name])
     # Counted anew in the text itself, so that a mistake above would show.
-    held_keys = np.concatenate([_keys_of(texts[name]) for name in SPLITS[1:]])
-    leaked = int(shared_with(_keys_of(texts["train"]), held_keys).sum())
+    held_keys = np.concatenate([keys_of(texts[name]) for name in SPLITS[1:]])
+    leaked = int(shared_with(keys_of(texts["train"]), held_keys).sum())
     if leaked:
         raise LeakageError(
             tr(
@@ -135,7 +135,8 @@ def _stored(pairs: Iterator[Pair], path: Path) -> tuple[datasets.Dataset, Keys]:
     return datasets.Dataset.from_file(str(path)), np.concatenate(keys)
 
 
-def _keys_of(rows: datasets.Dataset) -> Keys:
+def keys_of(rows: datasets.Dataset) -> Keys:
+    """The sentence keys of some rows, see `sentence_keys`."""
     blocks = rows.iter(_BLOCK_PAIRS)
     return sentence_keys(Pair(*pair) for block in blocks for pair in zip(block["source"], block["target"], strict=True))
 

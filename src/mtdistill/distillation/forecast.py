@@ -18,6 +18,7 @@ from mtdistill.decoding import CTranslate2Translator
 from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.construction import rehearsal_student
 from mtdistill.distillation.materials import Materials
+from mtdistill.distillation.pseudo_targets import DEFAULT_SEARCH
 from mtdistill.distillation.targets import stores_targets
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.teacher.state_cache import cache_bytes
@@ -74,16 +75,18 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     started = time.perf_counter()
     translator.translate(sources)
     per_sentence = (time.perf_counter() - started) / len(sources)
-    updates = schedule.updates(len(rows))
+    times = 2 if config.teacher.pseudo_targets else 1
+    updates = schedule.updates(times * len(rows))
     seconds = (
         updates * per_update
-        + per_teacher_pass
+        + times * per_teacher_pass
+        + (_seconds_per_search(translator, sources) * len(rows) if config.teacher.pseudo_targets else 0.0)
         + training.evaluations * training.validation_sentences * per_sentence
         + data.manifest.sizes["test"] * _REPORT_SECONDS_PER_SENTENCE
     )
     disk = parameters * 4 * (_STATES * training.checkpoints_kept + 2)
     if stored:
-        disk += cache_bytes(rows, training.max_sequence_length, live.head.shape[1])
+        disk += times * cache_bytes(rows, training.max_sequence_length, live.head.shape[1])
     return Forecast(seconds / 60, peak_memory_gib(), disk / 2**20, per_update, updates)
 
 
@@ -96,6 +99,13 @@ class _Zeros:
     def states(self, batch: PackedBatch) -> Tensor:
         zeros: Tensor = self.head.new_zeros(len(batch.labels), self.head.shape[1])
         return zeros
+
+
+def _seconds_per_search(translator: CTranslate2Translator, sources: list[str]) -> float:
+    """What a pseudo-target takes."""
+    started = time.perf_counter()
+    translator.candidates(sources, beam_size=DEFAULT_SEARCH.beam_size, number=DEFAULT_SEARCH.n_best)
+    return (time.perf_counter() - started) / len(sources)
 
 
 def _seconds_per_teacher_pass(live: LiveTargets, trainer: DistillationTrainer) -> float:

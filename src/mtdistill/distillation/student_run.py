@@ -23,6 +23,7 @@ from mtdistill.distillation.construction import start_student
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.preflight import check_pairs, check_training
 from mtdistill.distillation.probe import PROBED_SENTENCES, Probe
+from mtdistill.distillation.pseudo_rows import with_pseudo_targets
 from mtdistill.distillation.run_folder import RunFolder, stored_engine
 from mtdistill.distillation.summaries import engine_summary, start_summary
 from mtdistill.distillation.targets import choose_targets, free_bytes
@@ -94,6 +95,7 @@ def train_student(
         journal.begin(0)
     live = LiveTargets(teacher.model)
     check_pairs(live, teacher.model, rows, limit, journal)
+    rows = with_pseudo_targets(config, materials, rows, display)
 
     def save_best(model: T5ForConditionalGeneration, scores: Mapping[str, float]) -> None:
         info = {

@@ -1,0 +1,80 @@
+"""Training rows with the teacher's translations beside the gold text: the setting `teacher.pseudo_targets`.
+
+The translations are made once for a teacher and a text, and kept in the folder of results. Imported by student_run and
+the command line; imports pseudo_targets, data.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import datasets
+import numpy as np
+
+from mtdistill.config import RunConfig
+from mtdistill.data.prepared import EvaluationSet
+from mtdistill.data.rows import tokenised_rows
+from mtdistill.data.splits import SPLITS, shared_with
+from mtdistill.data.splitting import keys_of
+from mtdistill.decoding import CTranslate2Translator
+from mtdistill.display import Display
+from mtdistill.distillation.materials import Materials
+from mtdistill.distillation.pseudo_targets import DEFAULT_SEARCH, write_pseudo_targets
+from mtdistill.teacher.state_cache import weights_fingerprint
+
+FOLDER = "pseudo-targets"
+
+
+def with_pseudo_targets(
+    config: RunConfig, materials: Materials, rows: datasets.Dataset, display: Display
+) -> datasets.Dataset:
+    """The rows, and after them one for every source that the teacher translates well and not as a gold text does.
+
+    Translations that are held-out sentences are left out, as in all training text.
+
+    Args:
+        config: `teacher.pseudo_targets` decides; where it is off, the rows come back as they are.
+        materials: the teacher, and the languages of the data.
+        rows: tokenised training pairs.
+        display: shows the translating.
+
+    Raises:
+        DataError: no translation is fit to be trained on.
+    """
+    if not config.teacher.pseudo_targets:
+        return rows
+    teacher, data, sentences = materials.teacher, materials.data, EvaluationSet.of(rows)
+    fingerprint = weights_fingerprint(teacher.model)
+    made_of = json.dumps([fingerprint, asdict(DEFAULT_SEARCH), sentences.sources, sentences.references])
+    path = Path(config.output) / FOLDER / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.jsonl"
+    gold = dict(zip(sentences.sources, sentences.references, strict=True))
+    pairs = _stored_pairs(path, gold)
+    if pairs is None:
+        translator = CTranslate2Translator.from_model(
+            teacher.model, teacher.tokenizer, source_lang=data.source_lang, threads=materials.threads
+        )
+        done = write_pseudo_targets(
+            sentences, translator, data.target_lang, path, DEFAULT_SEARCH, display, teacher=fingerprint
+        )
+        display.say(str(done))
+        pairs = _stored_pairs(path, gold)
+    new = [{"source": source, "target": target} for source, target in pairs or [] if target not in gold[source]]
+    if not new:
+        return rows
+    text = datasets.Dataset.from_list(new)
+    # A translation may happen to be a held-out sentence.
+    held_out = np.concatenate([keys_of(data.split(name)) for name in SPLITS[1:]])
+    text = text.select(np.flatnonzero(~shared_with(keys_of(text), held_out)))
+    return datasets.concatenate_datasets([rows, tokenised_rows(text, teacher.tokenizer)])
+
+
+def _stored_pairs(path: Path, gold: dict[str, list[str]]) -> list[tuple[str, str]] | None:
+    """What an earlier run has made; None: nothing, or something damaged, to be made again."""
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+        pairs = [(row["source"], row["target"]) for row in rows]
+        whole = all(source in gold and isinstance(target, str) for source, target in pairs)
+    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return pairs if whole else None

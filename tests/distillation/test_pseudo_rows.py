@@ -1,0 +1,91 @@
+"""The setting `teacher.pseudo_targets`: which rows it adds, and what a second run pays for them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtdistill.display import Display
+from mtdistill.distillation import pseudo_rows as module
+from mtdistill.distillation.forecast import forecast
+from mtdistill.distillation.materials import Materials
+from mtdistill.distillation.pseudo_rows import FOLDER, with_pseudo_targets
+from mtdistill.distillation.pseudo_targets import make_pseudo_targets
+from mtdistill.files import write_atomically
+
+WANTED = "teacher.pseudo_targets=true"
+
+
+@pytest.fixture
+def rows(materials: Materials) -> Any:
+    return materials.data.split("train").select(range(40))
+
+
+def test_rows_stay_as_they_are_unless_it_is_set(make_run: Any, materials: Materials, rows: Any, tmp_path: Path) -> None:
+    assert with_pseudo_targets(make_run(tmp_path), materials, rows, Display()) is rows
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_translations_of_the_teacher_follow_the_gold_text(
+    make_run: Any, materials: Materials, rows: Any, tmp_path: Path
+) -> None:
+    both = with_pseudo_targets(make_run(tmp_path, WANTED), materials, rows, Display())
+    assert both.features == rows.features
+    assert both.select(range(len(rows)))[:] == rows[:]
+    gold = set(zip(rows["source"], rows["target"], strict=True))
+    new = [(row["source"], row["target"]) for row in both.select(range(len(rows), len(both)))]
+    assert 0 < len(new) <= len(set(rows["source"]))
+    assert not gold & set(new)
+    tokenizer = materials.teacher.tokenizer
+    assert both[len(rows)]["target_ids"] == tokenizer(new[0][1])["input_ids"]
+    make_pseudo_targets(make_run(tmp_path), tmp_path / "alone.jsonl")  # of all sources, these among them
+    lines = (tmp_path / "alone.jsonl").read_text(encoding="utf-8").splitlines()
+    alone = {(row["source"], row["target"]) for row in map(json.loads, lines)}
+    assert len(set(new) - alone) <= len(new) / 10  # other batches round otherwise
+
+
+def test_a_held_out_sentence_is_no_target(
+    make_run: Any, materials: Materials, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_out = materials.data.split("test")["target"][0]
+    says = {rows[0]["source"]: held_out, rows[1]["source"]: "something new."}
+
+    def write(_sentences: Any, _translator: Any, _lang: str, path: Path, *_: Any, **__: Any) -> str:
+        lines = [json.dumps({"source": source, "target": target}) + "\n" for source, target in says.items()]
+        write_atomically(path, "".join(lines))
+        return ""
+
+    monkeypatch.setattr(module, "write_pseudo_targets", write)
+    both = with_pseudo_targets(make_run(tmp_path, WANTED), materials, rows, Display())
+    assert both["target"][len(rows) :] == ["something new."]
+
+
+def test_a_second_run_reads_what_the_first_has_made(
+    make_run: Any, materials: Materials, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_run(tmp_path, WANTED)
+    first = with_pseudo_targets(config, materials, rows, Display())
+    monkeypatch.setattr(module, "write_pseudo_targets", lambda *_, **__: pytest.fail("translated again"))
+    assert with_pseudo_targets(config, materials, rows, Display())[:] == first[:]
+    with pytest.raises(pytest.fail.Exception):
+        with_pseudo_targets(config, materials, rows.select(range(39)), Display())
+
+
+@pytest.mark.parametrize("damaged", [b"\xff", b"{", b"[]\n", b'{"source": "x", "target": "y"}\n', b"null\n"])
+def test_a_damaged_file_is_made_again(
+    damaged: bytes, make_run: Any, materials: Materials, rows: Any, tmp_path: Path
+) -> None:
+    config = make_run(tmp_path, WANTED)
+    first = with_pseudo_targets(config, materials, rows, Display())
+    [path] = (tmp_path / FOLDER).iterdir()
+    path.write_bytes(path.read_bytes() + damaged)
+    assert with_pseudo_targets(config, materials, rows, Display())[:] == first[:]
+
+
+def test_the_forecast_counts_twice_the_pairs(make_run: Any, materials: Materials, tmp_path: Path) -> None:
+    plain, doubled = (
+        forecast(make_run(tmp_path, f"teacher.pseudo_targets={wanted}"), materials) for wanted in ("false", "true")
+    )
+    assert doubled.updates == pytest.approx(2 * plain.updates, abs=plain.updates / 10)
+    assert doubled.minutes > plain.minutes
