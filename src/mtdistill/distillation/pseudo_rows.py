@@ -58,8 +58,8 @@ def with_pseudo_targets(
             sentences, translator, data.target_lang, path, DEFAULT_SEARCH, display, teacher=fingerprint
         )
         display.say(str(done))
-        pairs = _stored_pairs(path, gold)
-    new = [{"source": source, "target": target} for source, target in pairs or [] if target not in gold[source]]
+        pairs = _stored_pairs(path, gold) or []
+    new = [{"source": source, "target": target} for source, target in pairs if target not in gold[source]]
     if not new:
         return rows
     text = datasets.Dataset.from_list(new)
