@@ -39,11 +39,17 @@ def settings(preset: str, seed: int, output: Path) -> RunConfig:
     return apply_overrides(load_preset(preset).config, changed)
 
 
+def pieces_of(config: RunConfig) -> list[dict[str, float]]:
+    """What every process that worked on a run has cost; empty where nothing was noted."""
+    noted = run_folder(config).path / PIECES
+    pieces: list[dict[str, float]] = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else []
+    return pieces
+
+
 def run(config: RunConfig, *, random: bool) -> None:
     """Start or go on with a run, and note what it cost."""
     resume = has_begun(config)
-    noted = run_folder(config).path / PIECES
-    pieces = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() and resume else []
+    pieces, noted = pieces_of(config) if resume else [], run_folder(config).path / PIECES
     command = shlex.split(resume_command(config))
     command[0] = str(Path(sys.executable).with_name("mtdistill"))
     command[command.index("--resume")] = "--resume" if resume else "--yes"
@@ -62,8 +68,7 @@ def run(config: RunConfig, *, random: bool) -> None:
 def result_of(config: RunConfig, card: ReportCard) -> dict[str, Any]:
     """What is kept of a run."""
     folder = run_folder(config).path
-    noted = folder / PIECES
-    pieces = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else []
+    pieces = pieces_of(config)
     return {
         "environment": environment(),
         "measured_at": card.measured_at,

@@ -6,7 +6,8 @@ the command line; imports pseudo_targets, data.
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import datasets
@@ -20,10 +21,16 @@ from mtdistill.data.splitting import keys_of
 from mtdistill.decoding import CTranslate2Translator
 from mtdistill.display import Display
 from mtdistill.distillation.materials import Materials
-from mtdistill.distillation.pseudo_targets import DEFAULT_SEARCH, write_pseudo_targets
+from mtdistill.distillation.pseudo_targets import DEFAULT_SEARCH, read_stored, write_pseudo_targets
 from mtdistill.teacher.state_cache import weights_fingerprint
 
 FOLDER = "pseudo-targets"
+
+
+@dataclass(frozen=True)
+class _Pair:
+    source: str
+    target: str
 
 
 def with_pseudo_targets(
@@ -59,7 +66,7 @@ def with_pseudo_targets(
         )
         display.say(str(done))
         pairs = _stored_pairs(path, gold) or []
-    new = [{"source": source, "target": target} for source, target in pairs if target not in gold[source]]
+    new = [asdict(pair) for pair in pairs if pair.target not in gold[pair.source]]
     if not new:
         return rows
     text = datasets.Dataset.from_list(new)
@@ -69,12 +76,7 @@ def with_pseudo_targets(
     return datasets.concatenate_datasets([rows, tokenised_rows(text, teacher.tokenizer)])
 
 
-def _stored_pairs(path: Path, gold: dict[str, list[str]]) -> list[tuple[str, str]] | None:
+def _stored_pairs(path: Path, gold: Mapping[str, Sequence[str]]) -> list[_Pair] | None:
     """What an earlier run has made; None: nothing, or something damaged, to be made again."""
-    try:
-        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
-        pairs = [(row["source"], row["target"]) for row in rows]
-        whole = all(source in gold and isinstance(target, str) for source, target in pairs)
-    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return pairs if whole else None
+    pairs = read_stored(path, _Pair)
+    return pairs if pairs is not None and all(pair.source in gold for pair in pairs) else None

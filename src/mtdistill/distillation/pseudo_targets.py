@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -38,6 +39,7 @@ from mtdistill.text import normalise
 
 CHUNK_SENTENCES = 1024  # what a kill may cost
 _Pair = tuple[str, list[str]]  # a source and its gold texts
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,8 @@ def write_pseudo_targets(
         for first in range(0, len(pairs), CHUNK_SENTENCES):
             part = parts / f"{first:09}.jsonl"
             chunk = pairs[first : first + CHUNK_SENTENCES]
-            found = _stored(part, chunk)
-            if found is None:
+            found = read_stored(part, _Choice)  # by an interrupted run; what is damaged is translated again
+            if found is None or [each.source for each in found] != [source for source, _ in chunk]:
                 found = _choose(chunk, translator, target_lang, search)
                 write_atomically(part, _as_lines(asdict(each) for each in found))
             choices += found
@@ -235,14 +237,13 @@ def _begin(parts: Path, settings: Mapping[str, object]) -> None:
         write_atomically(stored, wanted)
 
 
-def _stored(part: Path, pairs: Sequence[_Pair]) -> list[_Choice] | None:
-    """What an interrupted run has translated already; None: nothing, or something damaged, to be translated again."""
+def read_stored(path: Path, kind: type[T]) -> list[T] | None:
+    """The lines of a JSONL file as objects of a dataclass; None where there is no file, or a line does not fit."""
+    lines = TypeAdapter(kind)
     try:
-        lines = part.read_bytes().splitlines()
-        found = [TypeAdapter(_Choice).validate_json(line, strict=True) for line in lines]
+        return [lines.validate_json(line, strict=True) for line in path.read_bytes().splitlines()]
     except (FileNotFoundError, ValueError):
         return None
-    return found if [each.source for each in found] == [source for source, _ in pairs] else None
 
 
 def _choose(
