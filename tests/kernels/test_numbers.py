@@ -10,7 +10,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mtdistill.kernels.numbers import array, exponential, hashed, load, number, random_bits, scratch, store
+from mtdistill.kernels.numbers import array, exponential, hashed, highest, load, number, random_bits, scratch, store
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_subnormal=True)
 WORD = 2**64
@@ -26,6 +26,11 @@ def copy(given: Any, result: Any) -> None:
 def exponentials(values: Any, result: Any) -> None:
     for column in range(len(values)):
         result[column] = exponential(values[column])
+
+
+@numba.njit
+def highest_of(row: Any) -> Any:
+    return highest(row)
 
 
 @numba.njit
@@ -118,6 +123,16 @@ class TestExponential:
         result = np.empty_like(values)
         exponentials(values, result)
         np.testing.assert_allclose(result, np.exp(values), rtol=1e-14)
+
+
+class TestHighest:
+    @given(st.lists(FLOATS, min_size=1, max_size=70), st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
+    @example([-0.5, -1.5, -3.0], torch.bfloat16)
+    @example([-math.inf, -1.5, math.inf], torch.float32)
+    @settings(deadline=None)
+    def test_it_is_the_largest_number(self, numbers: list[float], dtype: torch.dtype) -> None:
+        row = torch.tensor(numbers).to(dtype)
+        assert highest_of(array(row)) == row.max().item()
 
 
 @numba.njit

@@ -6,7 +6,7 @@ Imported by training.fused_loss; imports kernels.numbers. What the numbers mean:
 import numpy as np
 from torch import Tensor
 
-from mtdistill.kernels.numbers import Array, array, compiled, exponential, load, number, scratch, store
+from mtdistill.kernels.numbers import Array, array, compiled, exponential, highest, load, number, scratch, store
 
 
 def objective_gradient(logits: Tensor, teacher_logits: Tensor | None, labels: Tensor, *, temperature: float,
@@ -41,20 +41,16 @@ def _rows(logits: Array, teacher: Array, labels: Array, coldness: float, kd_weig
     kd_sum = gold_sum = 0.0
     for token in range(tokens):
         row, label = logits[token], labels[token]
-        highest, total = load(row[0]), number(logits, 0)
+        top, total = highest(row), number(logits, 0)
         for word in range(vocabulary):
-            logit = load(row[word])
-            highest = max(highest, logit)
-            total += logit
+            total += load(row[word])
         label_logit = load(row[label])
         sharp_sum, soft_sum, target_sum = number(logits, 0), number(logits, 0), number(logits, 0)
         if with_teacher:
             teacher_row = teacher[token]
-            top, cross = load(teacher_row[0]), number(logits, 0)
+            teacher_top, cross = highest(teacher_row), number(logits, 0)
             for word in range(vocabulary):
-                top = max(top, load(teacher_row[word]))
-            for word in range(vocabulary):
-                below, teacher_below = load(row[word]) - highest, load(teacher_row[word]) - top
+                below, teacher_below = load(row[word]) - top, load(teacher_row[word]) - teacher_top
                 sharp[word] = exponential(below)
                 soft[word] = exponential(below * cold)
                 target[word] = exponential(teacher_below * cold)
@@ -65,7 +61,7 @@ def _rows(logits: Array, teacher: Array, labels: Array, coldness: float, kd_weig
             kd_sum += cross * cold / target_sum - np.log(target_sum) + np.log(soft_sum)
         else:
             for word in range(vocabulary):
-                sharp[word] = exponential(load(row[word]) - highest)
+                sharp[word] = exponential(load(row[word]) - top)
                 sharp_sum += sharp[word]
         sharp_share = number(logits, gold_weight) / sharp_sum
         label_slope = sharp[label] * sharp_share - spread - number(logits, gold_weight * (1 - label_smoothing))
@@ -82,6 +78,6 @@ def _rows(logits: Array, teacher: Array, labels: Array, coldness: float, kd_weig
                 store(row, word, sharp[word] * sharp_share - spread)
         store(row, label, label_slope)
         # The smoothing term reads every logit even at weight 0, so that one that is not finite always shows.
-        log_sum = highest + np.log(sharp_sum)
+        log_sum = top + np.log(sharp_sum)
         gold_sum += log_sum - (1 - label_smoothing) * label_logit - label_smoothing * (total / vocabulary)
     return kd_sum, gold_sum
