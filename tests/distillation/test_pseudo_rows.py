@@ -1,10 +1,12 @@
 """The setting `teacher.pseudo_targets`: which rows it adds, and what a second run pays for them."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from mtdistill.display import Display
 from mtdistill.distillation import pseudo_rows as module
@@ -57,8 +59,10 @@ def test_a_held_out_sentence_is_no_target(
         return ""
 
     monkeypatch.setattr(module, "write_pseudo_targets", write)
-    both = with_pseudo_targets(make_run(tmp_path, WANTED), materials, rows, Display())
+    screen = io.StringIO()
+    both = with_pseudo_targets(make_run(tmp_path, WANTED), materials, rows, Display(Console(file=screen)))
     assert both["target"][len(rows) :] == ["something new."]
+    assert "and 1 pairs with a translation of the teacher" in screen.getvalue()
 
 
 def test_a_second_run_reads_what_the_first_has_made(

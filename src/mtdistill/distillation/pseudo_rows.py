@@ -22,6 +22,7 @@ from mtdistill.decoding import CTranslate2Translator
 from mtdistill.display import Display
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.pseudo_targets import DEFAULT_SEARCH, read_stored, write_pseudo_targets
+from mtdistill.messages import tr
 from mtdistill.teacher.state_cache import weights_fingerprint
 
 FOLDER = "pseudo-targets"
@@ -73,6 +74,9 @@ def with_pseudo_targets(
     # A translation may happen to be a held-out sentence.
     held_out = np.concatenate([keys_of(data.split(name)) for name in SPLITS[1:]])
     text = text.select(np.flatnonzero(~shared_with(keys_of(text), held_out)))
+    display.say(
+        tr(en=f"and {len(text)} pairs with a translation of the teacher", zh=f"以及 {len(text)} 个译文出自教师的句对")
+    )
     return datasets.concatenate_datasets([rows, tokenised_rows(text, teacher.tokenizer)])
 
 
