@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mtdistill.config import RunConfig, apply_overrides
-from mtdistill.distillation.run_folder import environment, has_begun, resume_command, run_folder
+from mtdistill.distillation.run_folder import has_begun, resume_command, run_folder
 from mtdistill.files import write_atomically
 from mtdistill.health.journal import HEALTH_FILE, read_findings
 from mtdistill.presets import load_preset, load_presets
@@ -70,7 +70,7 @@ def result_of(config: RunConfig, card: ReportCard) -> dict[str, Any]:
     folder = run_folder(config).path
     pieces = pieces_of(config)
     return {
-        "environment": environment(),
+        "environment": json.loads((folder / "environment.json").read_text(encoding="utf-8")),
         "measured_at": card.measured_at,
         "minutes": sum(piece["seconds"] for piece in pieces) / 60,
         "pieces": len(pieces),
