@@ -173,7 +173,7 @@ def mtdistill(config: RunConfig, materials: Materials, rows: datasets.Dataset, t
         engine=candidates[0],
     )  # fmt: skip
     trainer.use_fastest(candidates)
-    loader = iter(trainer.get_train_dataloader())
+    loader = itertools.chain.from_iterable(itertools.repeat(trainer.get_train_dataloader()))
 
     def run(updates: int) -> tuple[float, int]:
         started, tokens = time.perf_counter(), 0

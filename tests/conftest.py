@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from mtdistill import messages
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
     TinyTeacher = tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]
+
+settings.register_profile(
+    "unhurried", deadline=None
+)  # a busy machine is not a failure, and first calls compile kernels
+settings.load_profile("unhurried")
 
 SUBJECTS = {"他": "he", "她": "she", "汤姆": "Tom", "老师": "the teacher", "我妈妈": "my mother"}
 VERBS = {"喜欢": "likes", "看见": "sees", "需要": "needs", "买了": "bought", "忘了": "forgot"}

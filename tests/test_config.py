@@ -514,7 +514,7 @@ def configurations(draw: st.DrawFn) -> RunConfig:
     return build_config({"preset": "p-1_x", "output": draw(texts()), **values})
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(configurations())
 def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, config: RunConfig) -> None:
     file = tmp_path_factory.mktemp("config") / "config.toml"
@@ -588,7 +588,6 @@ def test_the_width_for_a_teacher(settings_of_width: dict[str, Any], teacher_widt
     assert StudentConfig(**settings_of_width).resolve_width(teacher_width) == width
 
 
-@settings(deadline=None)
 @given(st.floats(0.01, 1), st.integers(1, 64), st.integers(1, 4096))
 def test_the_width_is_the_nearest_that_is_allowed(ratio: float, multiple: int, teacher_width: int) -> None:
     width = StudentConfig(width_ratio=ratio, width_multiple=multiple).resolve_width(teacher_width)

@@ -1,12 +1,10 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mtdistill import messages
 from mtdistill.decoding import Translation
 from mtdistill.output_checks import CHECKS, check_translation, check_translations, failure_marker
-
-unhurried = settings(deadline=None)
 
 ZH, EN = "他昨天在图书馆看了一本书。", "He read a book in the library yesterday."
 
@@ -108,7 +106,6 @@ def test_in_long_text_a_phrase_may_come_back(fillers: int, fails: bool) -> None:
     assert (check_translation(ZH, " ".join(words), target_lang="en") == "loop") is fails
 
 
-@unhurried
 @given(st.text(), st.text(), st.sampled_from(["zh", "en", "ja", "xx"]), st.booleans())
 def test_any_text_gets_an_answer(source: str, hypothesis: str, target_lang: str, hit: bool) -> None:
     assert check_translation(source, hypothesis, target_lang=target_lang, hit_length_cap=hit) in (None, *CHECKS)

@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mtdistill.text import (
@@ -14,8 +14,6 @@ from mtdistill.text import (
     units,
     word_count,
 )
-
-unhurried = settings(deadline=None)  # a busy machine is not a failure, and the first call loads OpenCC's tables
 
 
 @pytest.mark.parametrize(
@@ -36,13 +34,11 @@ def test_normalise(text: str, lang: str, expected: str) -> None:
     assert normalise(text, lang) == expected
 
 
-@unhurried
 @given(st.text(), st.sampled_from(["zh", "en"]))
 def test_normalising_leaves_single_spaces_and_no_margin(text: str, lang: str) -> None:
     assert normalise(text, lang) == " ".join(normalise(text, lang).split())
 
 
-@unhurried
 @given(st.text())
 def test_normalising_twice_is_normalising_once(text: str) -> None:
     once = normalise(text, "en")
@@ -69,7 +65,6 @@ def test_other_sentences_do_not_match(first: str, second: str) -> None:
     assert match_key(first) != match_key(second)
 
 
-@unhurried
 @given(st.text())
 def test_the_key_does_not_depend_on_margins(text: str) -> None:
     assert match_key(f" {text} ") == match_key(text)
@@ -93,7 +88,6 @@ def test_script_share(text: str, lang: str, share: float) -> None:
     assert script_share(text, lang) == share
 
 
-@unhurried
 @given(st.text(), st.sampled_from(["zh", "en", "ru", "xx"]))
 def test_script_share_is_a_share(text: str, lang: str) -> None:
     assert 0.0 <= script_share(text, lang) <= 1.0
@@ -112,7 +106,6 @@ def test_sound_text_is_not_damage(text: str) -> None:
     assert not shows_encoding_damage(text)
 
 
-@unhurried
 @given(st.text(alphabet=st.characters(min_codepoint=0xC0, max_codepoint=0xFF), min_size=1))
 @example("é")
 def test_latin_letters_read_twice_are_seen(text: str) -> None:
@@ -169,7 +162,6 @@ def test_word_count(text: str, words: float) -> None:
 PLAIN = st.text(st.sampled_from("abcxyz059éжд한국 .,!?_-。，…（他喜欢猫ぁんァンกาㄱ𠮷豈"))
 
 
-@unhurried
 @given(PLAIN)
 def test_units_are_found_by_walking_through_the_characters_too(text: str) -> None:
     found: list[str] = []
@@ -191,13 +183,11 @@ def test_units_are_found_by_walking_through_the_characters_too(text: str) -> Non
     assert word_count(text) == len(found) - alone / 2
 
 
-@unhurried
 @given(st.text(), st.text())
 def test_words_of_two_texts_add_up(first: str, second: str) -> None:
     assert word_count(f"{first} {second}") == word_count(first) + word_count(second)
 
 
-@unhurried
 @given(st.text())
 def test_units_are_the_text_in_its_order_without_what_is_between(text: str) -> None:
     folded, place = text.casefold(), 0

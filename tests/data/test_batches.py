@@ -28,7 +28,7 @@ def lengths_of(sentences: int, seed: int = 0) -> np.ndarray:
 
 class TestLengthBucketBatches:
     @given(st.integers(0, 400), st.integers(1, 33), st.integers(0, 3), st.integers(0, 3))
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def test_every_sentence_exactly_once(self, sentences: int, batch_size: int, seed: int, epoch: int) -> None:
         sampler = LengthBucketBatches(lengths_of(sentences), batch_size, seed)
         sampler.set_epoch(epoch)
@@ -63,7 +63,7 @@ class TestLengthBucketBatches:
         assert lengths.sum() / both > 0.88  # the source has to follow the target
 
     @given(st.integers(0, 400), st.integers(1, 20), st.integers(1, 5), st.integers(0, 3))
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     def test_several_buckets_in_a_batch(self, sentences: int, batch_size: int, buckets: int, epoch: int) -> None:
         single = LengthBucketBatches(lengths_of(sentences), batch_size, 1)
         joined = LengthBucketBatches(lengths_of(sentences), batch_size, 1, buckets)
@@ -120,7 +120,7 @@ class TestPackedRows:
         assert len(batch) == 2
 
     @given(st.lists(st.tuples(SENTENCE, SENTENCE), min_size=1, max_size=8), st.integers(2, 10), st.data())
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     def test_a_batch_is_its_rows_one_by_one(self, pairs: Pairs, max_tokens: int, data: st.DataObject) -> None:
         rows = data.draw(st.lists(st.integers(0, len(pairs) - 1), min_size=1, max_size=12))
         packed = PackedRows(dataset_of(pairs), max_tokens)

@@ -3,7 +3,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mtdistill.data.cleaning import (
@@ -105,7 +105,6 @@ def test_the_stream_is_read_no_further_than_asked_for() -> None:
     assert next(numbers) == 4
 
 
-@settings(deadline=None)
 @given(st.lists(st.builds(Pair, st.text("你好a é\ufffd1"), st.text("hi 你!2")), max_size=8))
 def test_every_pair_is_either_kept_or_counted_and_cleaning_twice_is_cleaning_once(pairs: list[Pair]) -> None:
     kept, report = cleaned(pairs)

@@ -56,7 +56,7 @@ def test_languages_tell_the_columns_apart(tmp_path: Path) -> None:
     assert read_evaluation_set([str(file)], "en", "zh").sources == ["cat"]
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pairs=st.lists(st.tuples(*[st.text(st.sampled_from("ab cＡ漢汉 ")).filter(str.strip)] * 2), min_size=1, max_size=20)
 )

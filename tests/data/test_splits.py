@@ -45,7 +45,7 @@ def components_of(pairs: list[Pair]) -> list[set[Pair]]:
 
 
 @given(pairs_strategy, ratios)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_what_hangs_together_stays_together(pairs: list[Pair], shares: tuple[float, float]) -> None:
     split = split_of(pairs, *shares)
     for component in components_of(pairs):
@@ -53,7 +53,7 @@ def test_what_hangs_together_stays_together(pairs: list[Pair], shares: tuple[flo
 
 
 @given(pairs_strategy, ratios)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_no_sentence_stands_on_both_sides(pairs: list[Pair], shares: tuple[float, float]) -> None:
     split = split_of(pairs, *shares)
     for side in (0, 1):
@@ -64,14 +64,14 @@ def test_no_sentence_stands_on_both_sides(pairs: list[Pair], shares: tuple[float
 
 
 @given(pairs_strategy, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_order_of_the_pairs_does_not_matter(pairs: list[Pair], shuffler: random.Random) -> None:
     shuffled = shuffler.sample(pairs, len(pairs))
     assert split_of(shuffled) == split_of(pairs)
 
 
 @given(pairs_strategy)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_more_text_moves_nothing(pairs: list[Pair]) -> None:
     more = [Pair(f"乙{index}", f"other {index}") for index in range(10)]
     after = split_of([*more, *pairs])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sentencepiece
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tokenizers import normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -49,8 +49,6 @@ FOREIGN = {
     "nothing": "",
     "long": "ab你 " * 400,
 }
-
-unhurried = settings(deadline=None)
 
 
 def pieces_of(tokenizer: PreTrainedTokenizerFast) -> list[tuple[str, float]]:
@@ -144,7 +142,6 @@ corpus_like = st.lists(
 )
 
 
-@unhurried
 @given(words | corpus_like.map("".join))
 @example("</s>")
 def test_any_text_is_encoded_like_sentencepiece_without_unknowns(
@@ -163,13 +160,11 @@ def test_the_one_character_that_is_lost_is_the_one_sentencepiece_writes_a_space_
     assert tiny_tokenizer.decode(tiny_tokenizer(f"a{WORD}b")["input_ids"], skip_special_tokens=True) == "a b"
 
 
-@unhurried
 @given(st.lists(st.integers(0, 399), max_size=20))
 def test_any_ids_can_be_shown(tiny_tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> None:
     tiny_tokenizer.decode(ids, skip_special_tokens=True).encode("utf-8")
 
 
-@unhurried
 @given(words)
 @example("\u3000ＡＢ \t\n ﬁ\u00a0")
 def test_normalising_is_built_in(tiny_tokenizer: PreTrainedTokenizerFast, text: str) -> None:

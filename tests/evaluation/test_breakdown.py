@@ -18,7 +18,7 @@ from mtdistill.evaluation import (
 
 WORDS = ["the", "a", "cat", "dog", "sees", "likes", "old", "red", "house", "quickly", "and", "my", "friend"]
 MIN_SENTENCES = 10  # below it a class is merged
-unhurried = settings(deadline=None, max_examples=25)
+few_examples = settings(max_examples=25)
 
 Sentences = list[str]
 
@@ -97,7 +97,7 @@ class TestQualityBy:
         values = [value for value, count in counts.items() for _ in range(count)]
         assert bounds(judged(values, (0, 5, 8))) == expected
 
-    @unhurried
+    @few_examples
     @given(
         st.lists(st.integers(0, 60).map(lambda halves: halves / 2), min_size=1, max_size=80),
         st.sampled_from([LENGTH_EDGES, RARITY_EDGES, (0,), (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)]),

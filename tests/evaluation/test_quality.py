@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mtdistill.evaluation import corpus_quality, retention, sentence_chrf
 
 WORDS = ["the", "a", "cat", "dog", "sees", "likes", "old", "red", "house", "quickly", "and", "my", "friend"]
-unhurried = settings(deadline=None, max_examples=25)
+few_examples = settings(max_examples=25)
 
 Sentences = list[str]
 
@@ -138,7 +138,7 @@ class TestRetention:
         result = retention(["我们昨天在图书馆看了一本"], ["我们昨天在图书馆看了一本书"], references, "zh", samples=5)
         assert 0.8 < result.ratio < 1
 
-    @unhurried
+    @few_examples
     @given(st.integers(0, 1000), st.integers(1, 25), st.floats(0, 1), st.floats(0, 1))
     def test_the_interval_is_in_order_and_positive(self, seed: int, count: int, worse: float, better: float) -> None:
         originals = sentences(seed, count)

@@ -101,7 +101,7 @@ def case(lengths: list[tuple[int, int]], *, heads: int = 2, width: int = 4, caus
     st.lists(st.tuples(st.integers(1, 7), st.integers(1, 7)), min_size=1, max_size=4),
     st.integers(1, 3), st.integers(1, 9), st.booleans(), st.booleans(), st.integers(0, 1000), st.integers(0, 2),
 )  # fmt: skip
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_values_and_gradients_are_those_of_torch(
     lengths: list[tuple[int, int]], heads: int, width: int, causal: bool, with_offsets: bool, seed: int, tail: int
 ) -> None:

@@ -12,7 +12,7 @@ SEEDS = st.integers(0, 2**64 - 1)
 
 
 @given(st.integers(0, 6), st.integers(1, 30), st.floats(0, 0.99), SEEDS)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_values_are_zero_or_scaled(rows: int, width: int, rate: float, seed: int) -> None:
     values = torch.arange(1.0, rows * width + 1, dtype=torch.float64).view(rows, width)
     dropped = drop(values, rate, seed)
@@ -21,7 +21,7 @@ def test_values_are_zero_or_scaled(rows: int, width: int, rate: float, seed: int
 
 
 @given(SEEDS)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_the_same_seed_drops_the_same_and_another_does_not(seed: int) -> None:
     ones = torch.ones(20, 37)
     assert torch.equal(drop(ones, 0.5, seed), drop(ones, 0.5, seed))

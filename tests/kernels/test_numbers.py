@@ -56,7 +56,7 @@ class TestBfloat16:
     @example([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8])  # halfway between two: to the even one
     @example([1 + 2**-8 + 2**-23, 1 + 2**-8 - 2**-23])
     @example([0.0, -0.0, 3.4028234663852886e38, math.inf, -math.inf, 1e-45, 1.1754943508222875e-38])
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     def test_a_float_is_rounded_as_torch_rounds_it(self, numbers: list[float]) -> None:
         values = torch.tensor(numbers, dtype=torch.float32)
         assert torch.equal(stored(values).view(torch.uint16), values.to(torch.bfloat16).view(torch.uint16))
@@ -129,7 +129,6 @@ class TestHighest:
     @given(st.lists(FLOATS, min_size=1, max_size=70), st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
     @example([-0.5, -1.5, -3.0], torch.bfloat16)
     @example([-math.inf, -1.5, math.inf], torch.float32)
-    @settings(deadline=None)
     def test_it_is_the_largest_number(self, numbers: list[float], dtype: torch.dtype) -> None:
         row = torch.tensor(numbers).to(dtype)
         assert highest_of(array(row)) == row.max().item()
@@ -144,12 +143,12 @@ class TestRandomBits:
     @given(st.integers(0, WORD - 1), st.integers(0, WORD - 1))
     @example(0, 0)
     @example(WORD - 1, WORD - 1)
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     def test_they_are_those_of_the_published_generator(self, seed: int, counter: int) -> None:
         assert hashed(seed, counter) == split_mix(seed, counter)
 
     @given(st.integers(0, WORD - 1), st.integers(0, 2**63 - 1))
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     def test_a_signed_counter_of_a_kernel_gives_the_same(self, seed: int, counter: int) -> None:
         assert int(bits_for_signed(np.uint64(seed), counter)) == split_mix(seed, counter)
 

@@ -62,7 +62,7 @@ def plain(student: Tensor, teacher: Tensor | None, labels: Tensor, weights: Weig
 
 
 @given(st.integers(1, 5), st.integers(1, 25), st.integers(0, 1000), WEIGHTS, st.booleans())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_losses_and_gradient_are_those_of_the_formula(
     tokens: int, vocabulary: int, seed: int, weights: Weights, with_teacher: bool
 ) -> None:
@@ -76,7 +76,7 @@ def test_losses_and_gradient_are_those_of_the_formula(
 
 
 @given(st.integers(1, 12), st.integers(2, 40), st.integers(0, 1000), WEIGHTS)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_in_float32_it_is_the_plain_loss_of_this_project(
     tokens: int, vocabulary: int, seed: int, weights: Weights
 ) -> None:

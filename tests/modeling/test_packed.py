@@ -83,7 +83,7 @@ class TestAgainstTransformers:
             torch.testing.assert_close(gradients[name], gradient, rtol=tolerance, atol=tolerance / 10, msg=name)
 
     @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=4), st.integers(0, 1000))
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     def test_at_any_lengths(self, lengths: list[tuple[int, int]], seed: int) -> None:
         torch.manual_seed(seed)
         config = t5_config(VOCABULARY, encoder_layers=1, decoder_layers=2, width=10, heads=2, head_width=3,

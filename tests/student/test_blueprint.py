@@ -45,7 +45,6 @@ class TestSpacedLayers:
             (0,), (0, 5), (0, 2, 5), (0, 1, 3, 5), (0, 1, 2, 3, 4, 5),
         ]  # fmt: skip
 
-    @settings(deadline=None)
     @given(st.integers(2, 48), st.data())
     def test_first_and_last_stay_and_the_gaps_are_even(self, total: int, data: st.DataObject) -> None:
         count = data.draw(st.integers(2, total))
@@ -140,7 +139,7 @@ def blueprints(draw: st.DrawFn) -> Blueprint:
 
 
 class TestParameterCount:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(blueprints())
     def test_equals_that_of_the_real_model(self, plan: Blueprint) -> None:
         teacher = T5ForConditionalGeneration(config_of(plan.teacher))
@@ -163,7 +162,7 @@ class TestParameterCount:
 
 
 class TestRecord:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(blueprints())
     def test_survives_json(self, plan: Blueprint) -> None:
         assert Blueprint.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan

@@ -229,6 +229,15 @@ class TestGradients:
             norm = torch.stack([tensor.norm() for tensor in gradient.values()]).norm().item()
             assert norm == pytest.approx(0.01, rel=1e-3)
 
+    @BOTH
+    def test_a_gradient_within_the_limit_is_left_as_it_is(
+        self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch, engine: Engine
+    ) -> None:
+        monkeypatch.setattr(torch.nn.utils, "clip_grads_with_norm_", lambda *_: pytest.fail("multiplied by 1"))
+        training = make_training(max_gradient_norm=1000.0, engine=engine)
+        training.trainer.train()
+        assert len(training.recorder.gradients) > 1
+
     def test_a_long_target_is_cut_as_asked(self, make_training: MakeTraining) -> None:
         training = make_training(max_sequence_length=5)
         training.trainer.train()

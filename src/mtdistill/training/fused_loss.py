@@ -64,7 +64,7 @@ class _FusedLoss(Function):
         temperature, alpha, beta, label_smoothing = weights
         squared = temperature**2
         projection = head.to(states.dtype)
-        states_gradient, head_gradient = torch.empty_like(states), torch.zeros_like(head)
+        states_gradient, head_gradient = torch.empty_like(states), None
         kd_sum = gold_sum = 0.0
         for chunk in _chunks(len(labels), chunk_tokens):
             logits = torch.mm(states[chunk], projection.T)
@@ -77,8 +77,9 @@ class _FusedLoss(Function):
             )  # fmt: skip
             kd_sum, gold_sum = kd_sum + squared * kd, gold_sum + gold
             torch.mm(logits, projection, out=states_gradient[chunk])
-            head_gradient += torch.mm(logits.T, states[chunk])
-        ctx.save_for_backward(states_gradient, head_gradient)
+            product = torch.mm(logits.T, states[chunk])
+            head_gradient = product.to(head.dtype) if head_gradient is None else head_gradient.add_(product)
+        ctx.save_for_backward(states_gradient, torch.zeros_like(head) if head_gradient is None else head_gradient)
         # A term of weight 0 stays out altogether: 0 times a loss that is not finite would not be 0.
         total = sum(weight * loss for weight, loss in ((alpha, kd_sum), (beta, gold_sum)) if weight > 0)
         losses = [head.new_tensor(loss) for loss in (total, kd_sum, gold_sum)]

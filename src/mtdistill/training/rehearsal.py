@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from mtdistill.data.batches import PackedBatch
@@ -72,7 +71,7 @@ def update(trainer: TranslationTrainer, inputs: Sequence[Mapping[str, Tensor]]) 
             part.backward()
             loss += part.item()
     with trainer.phases.measure("optimizer"):
-        torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.schedule.max_gradient_norm)
+        trainer.clip_gradients()
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
     return loss

@@ -221,25 +221,26 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
 
     def _note_losses(self, means: Mapping[str, float], tokens: int, count: int) -> None:
         """Count the losses of some sentences in, for the log and for the judgement of this update."""
-        self.update_loss += means["total"]
+        if self.watch is not None:
+            self.update_loss += means["total"]
         if math.isfinite(means["total"]):
             self._since_log.add(means, tokens, count)
         elif self.watch is None:
             raise not_finite(means["total"], self.state.global_step + 1)
 
-    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+    def clip_gradients(self) -> Tensor:
         """Cut the gradient to what is allowed; an update that must not be made loses it. Gives the norm before."""
-        if self.watch is None:
-            self.update_loss = 0.0
-            return super()._clip_grad_norm(model)  # type: ignore[no-any-return]
-        weights = [weight for weight in model.parameters() if weight.grad is not None]
+        weights = [weight for weight in self.model.parameters() if weight.grad is not None]
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-        limit = self.watch.limit(norm.item())
+        limit = self.watch.limit(norm.item()) if self.watch else self.schedule.max_gradient_norm
         if limit is None:
-            model.zero_grad()
-        else:
+            self.model.zero_grad()
+        elif not norm <= limit:  # most updates are below it, and multiplying by 1 takes as long as by less
             torch.nn.utils.clip_grads_with_norm_(weights, limit, norm)
         return norm
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        return self.clip_gradients()
 
     def compute_loss(
         self,
