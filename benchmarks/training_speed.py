@@ -15,6 +15,7 @@ not counted. The scaling table runs each case in a process of its own, so that p
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
