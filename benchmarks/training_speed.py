@@ -217,10 +217,19 @@ def compare(rounds: int, updates: int, output: str) -> dict[str, Any]:
         },
         "ratio_to_guide": medians["mtdistill_cached"] / medians["guide"],
         "ratio_to_hugging_face": medians["mtdistill_cached"] / medians["hugging_face"],
+        # The machine's speed drifts: turns that follow each other have more in common than their medians.
+        "ratio_to_guide_by_rounds": ratio_by_rounds(speeds["mtdistill_cached"], speeds["guide"]),
+        "ratio_to_hugging_face_by_rounds": ratio_by_rounds(speeds["mtdistill_cached"], speeds["hugging_face"]),
         "rounds": rounds,
         "updates_per_round": updates,
         "student": str(plan_student(config, materials.teacher)),
     }
+
+
+def ratio_by_rounds(speeds: list[float], others: list[float]) -> dict[str, float]:
+    """Of one way to another, round by round: median and range."""
+    ratios = [one / other for one, other in zip(speeds, others, strict=True)]
+    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
 SCALING = {
