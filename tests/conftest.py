@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
     TinyTeacher = tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]
 
-settings.register_profile(
-    "unhurried", deadline=None
-)  # a busy machine is not a failure, and first calls compile kernels
+settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure, and first calls compile kernels
 settings.load_profile("unhurried")
 
 SUBJECTS = {"他": "he", "她": "she", "汤姆": "Tom", "老师": "the teacher", "我妈妈": "my mother"}

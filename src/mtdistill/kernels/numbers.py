@@ -155,6 +155,12 @@ def _exponential(value):
     return fast
 
 
+@compiled
+def _flipped(bits: Any) -> Any:
+    """The bits of a float as an integer that orders like it, and back: those of negative ones are flipped below the sign."""
+    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
 def highest(row: Any) -> Any:
     """The largest number of a row of at least one, as a float to compute with; NaN or any number where one is NaN."""
     raise NotImplementedError
@@ -173,13 +179,11 @@ def _highest(row):
         return plain
 
     def by_bits(row):
-        # The maximum of floats is not vectorised, that of integers is: seven times as fast. The bits of floats order
-        # like integers once those of negative ones are flipped below the sign.
+        # The maximum of floats is not vectorised, that of integers is: seven times as fast.
         found = np.int32(-(2**31))
         for column in range(row.shape[0]):
-            bits = _bits_of_float(load(row[column]))
-            found = max(found, bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-        return _float_of_bits(found ^ ((found >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+            found = max(found, _flipped(_bits_of_float(load(row[column]))))
+        return _float_of_bits(_flipped(found))
 
     return by_bits
 

@@ -78,6 +78,7 @@ class _FusedLoss(Function):
             kd_sum, gold_sum = kd_sum + squared * kd, gold_sum + gold
             torch.mm(logits, projection, out=states_gradient[chunk])
             product = torch.mm(logits.T, states[chunk])
+            # Begun with the first product: adding it to zeros would write a whole table once more.
             head_gradient = product.to(head.dtype) if head_gradient is None else head_gradient.add_(product)
         ctx.save_for_backward(states_gradient, torch.zeros_like(head) if head_gradient is None else head_gradient)
         # A term of weight 0 stays out altogether: 0 times a loss that is not finite would not be 0.
