@@ -62,7 +62,7 @@ def test_a_held_out_sentence_is_no_target(
     screen = io.StringIO()
     both = with_pseudo_targets(make_run(tmp_path, WANTED), materials, rows, Display(Console(file=screen)))
     assert both["target"][len(rows) :] == ["something new."]
-    assert "and 1 pairs with a translation of the teacher" in screen.getvalue()
+    assert "training on 1 translations of the teacher as well" in screen.getvalue()
 
 
 def test_a_second_run_reads_what_the_first_has_made(

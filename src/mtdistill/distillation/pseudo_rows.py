@@ -75,7 +75,7 @@ def with_pseudo_targets(
     held_out = np.concatenate([keys_of(data.split(name)) for name in SPLITS[1:]])
     text = text.select(np.flatnonzero(~shared_with(keys_of(text), held_out)))
     display.say(
-        tr(en=f"and {len(text)} pairs with a translation of the teacher", zh=f"以及 {len(text)} 个译文出自教师的句对")
+        tr(en=f"training on {len(text)} translations of the teacher as well", zh=f"同时用教师的 {len(text)} 个译文训练")
     )
     return datasets.concatenate_datasets([rows, tokenised_rows(text, teacher.tokenizer)])
 
