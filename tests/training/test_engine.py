@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mtdistill.data.batches import PackedBatch
 from mtdistill.training import engine as module
-from mtdistill.training.engine import TIMED_ROUNDS, Engine, Workers, engines, fastest, summed
+from mtdistill.training.engine import TIMED_ROUNDS, Engine, Workers, engines, fastest, shared_out, summed
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=30)
 
@@ -189,6 +189,16 @@ def test_gradients_of_parts_are_added_by_name() -> None:
     assert found["a"].tolist() == [2.0, 3.0]
     assert found["b"].item() == 333.0
     assert summed(parts[1:])["b"].item() == 30.0
+
+
+@given(sizes=st.lists(st.integers(1, 1000), min_size=1), count=st.integers(1, 5))
+def test_shares_are_of_about_equal_size(sizes: list[int], count: int) -> None:
+    shares = shared_out(sizes, count)
+    assert sorted(place for places in shares for place in places) == [*range(len(sizes))]
+    assert len(shares) == min(count, len(sizes))
+    totals = [sum(sizes[place] for place in places) for places in shares]
+    assert max(totals) <= sum(sizes) / count + max(sizes)
+    assert shared_out([5, 1, 2, 2], 2) == [[0], [2, 3, 1]]
 
 
 @pytest.mark.parametrize(("threads", "ways"), [(1, [(1, 1)]), (2, [(2, 1), (1, 2)]),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -620,6 +621,26 @@ class TestEngine:
         first, again = (trainer.batch_gradients(one)[1]["total"] for _ in range(2))
         trainer.state.global_step += 1
         assert first == again != trainer.batch_gradients(one)[1]["total"]
+
+    @pytest.mark.parametrize(("parts", "shares"), [(1, 1), (2, 2)])
+    def test_muon_is_shared_by_as_many_threads(
+        self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch, parts: int, shares: int
+    ) -> None:
+        steps: list[tuple[str, set[int]]] = []
+        step = torch.optim.Muon.step
+
+        def recorded(optimizer: torch.optim.Muon) -> None:
+            steps.append((threading.current_thread().name, {id(w) for w in optimizer.param_groups[0]["params"]}))
+            step(optimizer)
+
+        monkeypatch.setattr(torch.optim.Muon, "step", recorded)
+        training = make_training(engine=Engine(parts=parts), optimizer="muon", epochs=1)
+        training.trainer.train()
+        updates = training.trainer.state.global_step
+        assert len(steps) == updates * shares
+        assert all(name.startswith("part") == (parts > 1) for name, _ in steps)
+        matrices = set().union(*(moved for _, moved in steps[:shares]))
+        assert len(matrices) == sum(len(moved) for _, moved in steps[:shares]) > 2
 
 
 @BOTH

@@ -147,6 +147,22 @@ def summed(gradients: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return total
 
 
+def shared_out(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """The places 0, 1, ... of some things in at most `count` lists of about equal size, none of them empty.
+
+    Args:
+        sizes: of each thing.
+        count: > 0.
+    """
+    lists: list[list[int]] = [[] for _ in range(count)]
+    totals = [0] * count
+    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+        smallest = totals.index(min(totals))
+        lists[smallest].append(place)
+        totals[smallest] += sizes[place]
+    return [places for places in lists if places]
+
+
 def prepare_processor(threads: int) -> None:
     """Settings of this process that training wants: threads, no denormal numbers, room for prepared matrix products.
 

@@ -5,7 +5,7 @@ Imported by training.trainer; imports training.engine, modeling.packed.
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,15 @@ from transformers import T5ForConditionalGeneration
 from mtdistill.data.batches import LengthBucketBatches, PackedBatch
 from mtdistill.kernels.numbers import hashed
 from mtdistill.modeling.packed import decoder_states
-from mtdistill.training.engine import MIN_PART_TOKENS, Engine, Workers, fastest, is_out_of_memory, summed
+from mtdistill.training.engine import (
+    MIN_PART_TOKENS,
+    Engine,
+    Workers,
+    fastest,
+    is_out_of_memory,
+    shared_out,
+    summed,
+)
 from mtdistill.training.phases import PhaseTimes
 from mtdistill.training.schedule import Schedule
 
@@ -53,6 +61,14 @@ class FusedUpdates:
             self._workers.close()
         self.engine = engine
         self._workers = Workers(engine.parts, engine.threads_per_part) if engine.fused else None
+
+    def side_by_side(self, work: Callable[[Sequence[int]], None], sizes: Sequence[int]) -> None:
+        """Do something with things of these sizes, given by their places: each worker gets about as much of it."""
+        if self._workers is None or self.engine.parts == 1:
+            work(range(len(sizes)))
+        else:
+            shares = shared_out(sizes, self.engine.parts)
+            self._workers.map(lambda share: work(shares[share]), len(shares))
 
     def use_fastest(self, engines: Sequence[Engine]) -> Engine:
         """Time real batches of the first epoch with each engine, by turns, and keep the one that takes least.

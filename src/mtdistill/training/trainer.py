@@ -93,6 +93,10 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         # The fused way cuts the whole effective batch as it likes; accumulation is left to the Trainer otherwise.
         together = schedule.gradient_accumulation if self.engine.fused else 1
         self.watch = Watch(self, monitor) if monitor and alone else None
+        optimizer = build_optimizer(
+            model, schedule.optimizer, schedule.learning_rate, schedule.weight_decay,
+            schedule.embedding_learning_rate_ratio, self.side_by_side,
+        )  # fmt: skip
         super().__init__(
             model=model,
             args=Seq2SeqTrainingArguments(
@@ -121,16 +125,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
             train_dataset=PackedRows(dataset, schedule.max_sequence_length),
             eval_dataset=dataset,  # never read: `evaluate` translates instead; the Trainer insists on one
             data_collator=lambda batch: batch,  # `PackedRows` has packed it already
-            optimizers=(
-                build_optimizer(
-                    model,
-                    schedule.optimizer,
-                    schedule.learning_rate,
-                    schedule.weight_decay,
-                    schedule.embedding_learning_rate_ratio,
-                ),
-                None,
-            ),
+            optimizers=(optimizer, None),
             callbacks=[
                 *([self.average] if self.average else []),
                 BestModel(best_metric, save_best, self.average),
@@ -210,7 +205,8 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         if self._workers is None:
             return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-any-return]
         self._since_log.start()
-        model.train()
+        if not model.training:  # saying so again to every module takes a hundredth of an update
+            model.train()
         batch = PackedBatch(**inputs)
         gradients, losses = self.gradients_within_memory(batch)
         self._note_losses(losses, len(batch.labels), len(batch.labels))
@@ -230,7 +226,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
 
     def clip_gradients(self) -> Tensor:
         """Cut the gradient to what is allowed; an update that must not be made loses it. Gives the norm before."""
-        weights = [weight for weight in self.model.parameters() if weight.grad is not None]
+        weights = [weight for weight in self._trained.values() if weight.grad is not None]
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         limit = self.watch.limit(norm.item()) if self.watch else self.schedule.max_gradient_norm
         if limit is None:
