@@ -84,6 +84,7 @@ OVERRIDES: dict[str, tuple[str, object]] = {
     "kd.alpha": ("0.7", 0.7),
     "kd.beta": ("0.3", 0.3),
     "kd.label_smoothing": ("0", 0.0),
+    "kd.state_weight": ("100", 100.0),
     "training.epochs": ("7", 7),
     "training.batch_size": ("64", 64),
     "training.gradient_accumulation": ("4", 4),
@@ -222,7 +223,7 @@ def test_numbers_out_of_range_or_of_another_type_are_refused(path: str, raw: str
 
 
 ZERO_IS_FINE = {
-    "data.validation_ratio", "data.test_ratio", "teacher.min_bleu", "kd.alpha", "kd.beta", "kd.label_smoothing",
+    "data.validation_ratio", "data.test_ratio", "teacher.min_bleu", "kd.alpha", "kd.beta", "kd.label_smoothing", "kd.state_weight",
     "training.weight_decay", "training.warmup_ratio", "training.dropout", "training.seed",
 }  # fmt: skip
 

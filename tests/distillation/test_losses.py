@@ -14,6 +14,8 @@ from mtdistill.distillation.losses import (
     forward_kl,
     gold_loss,
     kd_loss,
+    state_distance,
+    state_weight_at,
     temperature_at,
     token_mean,
 )
@@ -287,3 +289,38 @@ class TestTemperatureAt:
         assert temperature_at(0.25, 4.0, 2.0) == 3.5
         assert temperature_at(-1.0, 4.0, 2.0) == 4.0
         assert temperature_at(1.001, 4.0, 2.0) == 2.0
+
+
+class TestStateDistance:
+    @few_examples
+    @given(seeds, st.floats(0.1, 100.0))
+    def test_only_the_angle_counts(self, seed: int, length: float) -> None:
+        random = torch.Generator().manual_seed(seed)
+        readout = torch.randn(6, 4, generator=random, dtype=torch.float64)
+        teacher = torch.randn(5, 6, generator=random, dtype=torch.float64)
+        seen = teacher @ readout
+        assert state_distance(length * seen, teacher, readout).abs().max() < 1e-9
+        torch.testing.assert_close(state_distance(-length * seen, teacher, readout), seen.new_full((5,), 2.0))
+        states = torch.randn(5, 4, generator=random, dtype=torch.float64)
+        expected = 1 - (states * seen).sum(-1) / (states.norm(dim=-1) * seen.norm(dim=-1))
+        torch.testing.assert_close(state_distance(states, teacher, readout), expected)
+
+    def test_the_teacher_gets_no_gradient(self) -> None:
+        teacher = torch.randn(3, 4, requires_grad=True)
+        states = torch.randn(3, 2, requires_grad=True)
+        state_distance(states, teacher, torch.randn(4, 2)).sum().backward()
+        assert teacher.grad is None
+        assert states.grad is not None
+
+    def test_half_precision_is_good_enough(self) -> None:
+        random = torch.Generator().manual_seed(1)
+        teacher, readout = torch.randn(50, 64, generator=random), torch.randn(64, 32, generator=random)
+        states = teacher @ readout + torch.randn(50, 32, generator=random)
+        found = state_distance(states.bfloat16(), teacher.bfloat16(), readout)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, state_distance(states, teacher, readout), rtol=0.1, atol=1e-3)
+
+    def test_the_weight_falls_to_nothing(self) -> None:
+        assert [state_weight_at(progress / 10, 8.0) for progress in range(11)] == pytest.approx(
+            [8, 7, 6, 5, 4, 3, 2, 1, 0, 0, 0]
+        )

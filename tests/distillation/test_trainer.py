@@ -11,9 +11,10 @@ from mtdistill.distillation import trainer as module
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.modeling.packed import decoder_states
+from mtdistill.modeling.padded import teacher_forced
 from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.engine import Engine
-from mtdistill.training.trainer import Schedule, teacher_forced_logits
+from mtdistill.training.trainer import Schedule
 
 SCHEDULE = Schedule(
     epochs=2, batch_size=8, gradient_accumulation=2, learning_rate=1e-3, weight_decay=0.0, max_sequence_length=16,
@@ -32,7 +33,7 @@ def make_trainer(tiny_teacher: tuple[Any, Any], materials: Materials, tmp_path: 
         targets = LiveTargets(materials.teacher.model, engine)
         return DistillationTrainer(
             tiny_teacher[0], targets, objective, rows, schedule, tmp_path / "run", lambda _model: {"bleu": 1.0},
-            engine=engine,
+            readout=torch.eye(targets.head.shape[1]), engine=engine,
         )  # fmt: skip
 
     return make
@@ -58,7 +59,14 @@ def test_every_log_has_both_parts_of_the_loss(make_trainer: Any, engine: Engine)
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"label_smoothing": 0.2}, {"alpha": 1.0, "beta": 0.0}, {"alpha": 0.0, "beta": 1.0}, {"temperature": 1.0}],
+    [
+        {},
+        {"label_smoothing": 0.2},
+        {"alpha": 1.0, "beta": 0.0},
+        {"alpha": 0.0, "beta": 1.0},
+        {"temperature": 1.0},
+        {"state_weight": 50.0},
+    ],
     ids=str,
 )
 def test_both_ways_to_the_loss_give_the_same_values_and_gradients(make_trainer: Any, changes: dict[str, float]) -> None:
@@ -69,16 +77,51 @@ def test_both_ways_to_the_loss_give_the_same_values_and_gradients(make_trainer: 
         for weight in weights:  # away from the teacher, so that there is something to compare
             weight += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
     batch = PackedRows(trainer.eval_dataset, 16).batch([3, 39, 0, 17, 8])
-    expected = trainer.losses_from_logits(teacher_forced_logits(model, batch), batch)
+    expected = trainer.losses_from_logits(*teacher_forced(model, batch), batch)
     wanted = torch.autograd.grad(expected["total"], weights, materialize_grads=True)
     found = trainer.losses_from_states(decoder_states(model, batch, torch.float32), model.shared.weight, batch)
     gradients = torch.autograd.grad(found["total"], weights, materialize_grads=True)
-    assert [*found] == [*expected] == ["total", "kd", "gold"]
+    assert [*found] == [*expected] == ["total", "kd", "gold", *(["states"] if "state_weight" in changes else [])]
     assert expected["kd"] > 0.1
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4)
     for ours, theirs in zip(gradients, wanted, strict=True):
         assert (ours - theirs).norm() <= 1e-4 * theirs.norm() + 1e-6
+
+
+def test_states_pull_without_a_part_in_the_loss(make_trainer: Any) -> None:
+    """Their gradient is that of weight x distance; it is gone at four fifths of the run, where they are only shown."""
+    trainer = make_trainer(objective(state_weight=50.0))
+    batch = PackedRows(trainer.eval_dataset, 16).batch([3, 39, 0, 17, 8])
+    teacher_states = trainer.targets.states(batch)
+    states = (teacher_states + 0.1 * torch.randn_like(teacher_states)).requires_grad_()
+    head = trainer.model.shared.weight
+
+    def losses_and_gradient() -> tuple[Any, torch.Tensor]:
+        losses = trainer.losses_from_states(states, head, batch)
+        return losses, torch.autograd.grad(losses["total"], states)[0]
+
+    trainer.state.max_steps = 11
+    begun, pulled = losses_and_gradient()
+    trainer.state.global_step = 4
+    half, less = losses_and_gradient()
+    trainer.state.global_step = 8
+    ended, plain = losses_and_gradient()
+    distance = (1 - torch.nn.functional.cosine_similarity(states, teacher_states)).sum()
+    assert begun["states"].item() == ended["states"].item() == pytest.approx(distance.item(), rel=1e-5)
+    assert begun["total"].item() == half["total"].item() == ended["total"].item()
+    (slope,) = torch.autograd.grad(distance, states)
+    torch.testing.assert_close(pulled - plain, 50 * slope, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(less - plain, 25 * slope, rtol=1e-3, atol=1e-4)
+    assert slope.norm() > 0.1
+
+
+def test_a_student_without_a_readout_is_not_pulled(make_trainer: Any) -> None:
+    trainer = make_trainer(objective(state_weight=50.0))
+    batch = PackedRows(trainer.eval_dataset, 16).batch([0])
+    states = trainer.targets.states(batch)
+    trainer._readout = None
+    assert "states" not in trainer.losses_from_states(states, trainer.model.shared.weight, batch)
 
 
 @BOTH

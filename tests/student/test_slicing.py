@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 
 from mtdistill.errors import StudentError
@@ -160,6 +161,59 @@ class TestWidth:
         best = error(build.model, teacher, batches)
         final.data.fill_(final.mean())
         assert best < error(build.model, teacher, batches)
+
+
+class TestReadout:
+    """What takes the teacher's last states to those of the student."""
+
+    @staticmethod
+    @torch.no_grad()
+    def last_states(model: T5ForConditionalGeneration, batches: Batches) -> Tensor:
+        return torch.cat(
+            [
+                model(
+                    input_ids=source, attention_mask=mask, labels=labels, output_hidden_states=True
+                ).decoder_hidden_states[-1][labels != -100]
+                for source, mask, labels in batches
+            ]
+        )
+
+    @kinds
+    @pytest.mark.parametrize("constant_final_gain", [True, False])
+    def test_is_exact_where_the_student_is(
+        self, make_teacher: MakeTeacher, batches: Batches, kind: dict[str, bool], constant_final_gain: bool
+    ) -> None:
+        """For a teacher whose stream has fewer dimensions than its width: as many are kept."""
+        teacher = make_teacher(constant_final_gain=constant_final_gain, **kind)
+        confine_stream(teacher, 12)
+        plan = Blueprint.plan(shape_of(teacher), width=12)
+        build = build_student(teacher, plan, measure_moments(teacher, batches))
+        assert build.readout is not None
+        assert build.readout.shape == (24, 12)
+        found = self.last_states(teacher, batches) @ build.readout
+        torch.testing.assert_close(
+            functional.normalize(found), functional.normalize(self.last_states(build.model, batches)), atol=1e-4, rtol=0
+        )
+
+    def test_is_close_where_little_is_lost(self, make_teacher: MakeTeacher, batches: Batches) -> None:
+        teacher = make_teacher()
+        build = build_student(teacher, Blueprint.plan(shape_of(teacher), width=20), measure_moments(teacher, batches))
+        assert build.readout is not None
+        found = self.last_states(teacher, batches) @ build.readout
+        similarity = functional.cosine_similarity(found, self.last_states(build.model, batches))
+        assert 0.9 < similarity.mean() < 0.9999
+
+    def test_a_silent_channel_is_left_out(self, make_teacher: MakeTeacher, batches: Batches) -> None:
+        teacher = make_teacher()
+        teacher.decoder.final_layer_norm.weight.data[3] = 0
+        build = build_student(teacher, Blueprint.plan(shape_of(teacher), width=20), measure_moments(teacher, batches))
+        assert build.readout is not None
+        assert build.readout.isfinite().all()
+        assert not build.readout[3].any()
+
+    def test_noise_has_none(self, make_teacher: MakeTeacher) -> None:
+        teacher = make_teacher()
+        assert build_student(teacher, Blueprint.plan(shape_of(teacher)), None, "random").readout is None
 
 
 class TestPartsLeftOut:

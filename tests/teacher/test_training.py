@@ -17,11 +17,12 @@ from mtdistill.errors import CheckpointError, TeacherError
 from mtdistill.modeling import load_model
 from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.modeling.packed import decoder_states
+from mtdistill.modeling.padded import teacher_forced_logits
 from mtdistill.teacher.loading import load_teacher
 from mtdistill.teacher.training import BEST_FOLDER, TeacherRecipe, TeacherTrainer, train_teacher
 from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.engine import Engine
-from mtdistill.training.trainer import Schedule, teacher_forced_logits
+from mtdistill.training.trainer import Schedule
 
 RECIPE = TeacherRecipe(
     encoder_layers=2, decoder_layers=1, width=16, heads=2, head_width=8, feed_forward_width=32, dropout=0.1,
@@ -144,7 +145,7 @@ def test_the_loss_is_the_summed_cross_entropy(tiny_teacher: Any, tiny_data: Prep
     logits = teacher_forced_logits(model, batch)
     states = decoder_states(model, batch, torch.float32)
     for losses in (
-        TeacherTrainer.losses_from_logits(None, logits, batch),  # type: ignore[arg-type]
+        TeacherTrainer.losses_from_logits(None, logits, states, batch),  # type: ignore[arg-type]
         TeacherTrainer.losses_from_states(None, states, model.shared.weight, batch),  # type: ignore[arg-type]
     ):
         assert {*losses} == {"total"}

@@ -42,7 +42,7 @@ class GoldTrainer(TranslationTrainer):
         loss = fused_loss(states, head, batch.labels)
         return {"total": loss.total, "gold": loss.gold}
 
-    def losses_from_logits(self, logits: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
+    def losses_from_logits(self, logits: Tensor, states: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
         self.parts.append(batch)
         self.dtypes.add(logits.dtype)
         loss = nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")

@@ -16,11 +16,12 @@ from transformers import TrainerCallback
 from mtdistill.data.batches import PackedBatch
 from mtdistill.errors import CheckpointError, TrainingFailedError
 from mtdistill.modeling import packed
+from mtdistill.modeling.padded import teacher_forced_logits
 from mtdistill.training.callbacks import AVERAGE_FILE
 from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.engine import Engine
 from mtdistill.training.fused_updates import TIMED_BATCHES
-from mtdistill.training.trainer import Schedule, TranslationTrainer, teacher_forced_logits
+from mtdistill.training.trainer import Schedule, TranslationTrainer
 
 MakeTraining = Callable[..., Any]
 Weights = dict[str, Tensor]
@@ -486,7 +487,7 @@ class TestFailure:
         with pytest.raises(NotImplementedError):
             TranslationTrainer.losses_from_states(trainer, torch.zeros(1), torch.zeros(1), batch)
         with pytest.raises(NotImplementedError):
-            TranslationTrainer.losses_from_logits(trainer, torch.zeros(1), batch)
+            TranslationTrainer.losses_from_logits(trainer, torch.zeros(1), torch.zeros(1), batch)
 
 
 class TestSchedule:

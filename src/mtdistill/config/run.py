@@ -42,6 +42,8 @@ class KdConfig(Section):
     """Weight of the cross-entropy with the gold text."""
     label_smoothing: float = Field(ge=0, lt=1)
     """Share of the gold target that is spread over the whole vocabulary."""
+    state_weight: float = Field(default=0.0, ge=0, le=10_000)
+    """Weight of the angle between the last states of student and teacher at the start; it falls to 0 during the run."""
 
     @field_validator("beta")
     @classmethod

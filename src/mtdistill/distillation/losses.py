@@ -1,7 +1,7 @@
 """The training objective: divergence from the teacher, error against the gold text, and how they add up.
 
-Three jobs, three functions: `forward_kl` and `gold_loss` give one value per token, `token_mean` reduces, `kd_loss`
-weighs them and applies temperature² once (docs/losses.md). Pure torch: knows nothing of models, batches or
+`forward_kl`, `gold_loss` and `state_distance` give one value per token, `token_mean` reduces, `kd_loss` weighs the first
+two and applies temperature² once. Pure torch: knows nothing of models, batches or
 transformers. Imported by the trainer; imports errors, messages.
 """
 
@@ -15,6 +15,7 @@ from mtdistill.errors import TeacherError
 from mtdistill.messages import tr
 
 IGNORED_LABEL = -100
+STATES_UNTIL = 0.8  # share of a run after which states no longer count, so that it ends on what it is judged by
 
 
 class DistillationLoss(NamedTuple):
@@ -93,6 +94,25 @@ def gold_loss(student_logits: Tensor, labels: Tensor, *, label_smoothing: float 
     return losses.view(labels.shape)
 
 
+def state_distance(states: Tensor, teacher_states: Tensor, readout: Tensor) -> Tensor:
+    """1 - cosine of the angle between what the two output heads read, one value per token.
+
+    Args:
+        states: (tokens, width) of the student, any float type.
+        teacher_states: (tokens, teacher width), the same type; gets no gradient.
+        readout: (teacher width, width), see `mtdistill.student.projection.Projection.readout`.
+
+    Returns:
+        (tokens,) float32 (float64 for float64 states), in [0, 2].
+
+    Source: the cosine loss of DistilBERT (Sanh et al. 2019, arXiv:1910.01108), which takes students as wide as their
+    teacher.
+    """
+    wanted = torch.mm(teacher_states.detach(), readout.to(teacher_states.dtype))
+    exact = torch.float64 if states.dtype == torch.float64 else torch.float32
+    return 1 - functional.cosine_similarity(states.to(exact), wanted.to(exact), dim=-1)
+
+
 def token_mean(values: Tensor, mask: Tensor, count: int | Tensor | None = None) -> Tensor:
     """Sum of the values where the mask is true, divided by a number of tokens.
 
@@ -169,6 +189,19 @@ def temperature_at(progress: float, start: float, end: float | None) -> float:
     if end is None:
         return start
     return start + (end - start) * min(1.0, max(0.0, progress))
+
+
+def state_weight_at(progress: float, start: float) -> float:
+    """The weight of `state_distance` at a point of the run: linear from start to 0 at `STATES_UNTIL`.
+
+    Args:
+        progress: share of the run that is done, >= 0.
+        start: weight in the first update.
+
+    >>> [state_weight_at(progress, 100.0) for progress in (0.0, 0.4, 0.9)]
+    [100.0, 50.0, 0.0]
+    """
+    return start * max(0.0, 1 - progress / STATES_UNTIL)
 
 
 def _log_probs(logits: Tensor, temperature: float) -> Tensor:

@@ -133,6 +133,7 @@ def train_student(
         schedule,
         run.checkpoints,
         scorer,
+        readout=student.build.readout,
         save_best=save_best,
         callbacks=[
             TensorBoardCallback(writer),

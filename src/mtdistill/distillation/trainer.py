@@ -6,13 +6,14 @@ Imported by the pipeline; imports training, teacher.targets, distillation.losses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import T5ForConditionalGeneration, TrainerCallback
 
 from mtdistill.config import KdConfig
 from mtdistill.data.batches import PackedBatch
-from mtdistill.distillation.losses import kd_loss, temperature_at
+from mtdistill.distillation.losses import kd_loss, state_distance, state_weight_at, temperature_at
 from mtdistill.distillation.probe import Probe, Probed
 from mtdistill.health.monitor import Monitor
 from mtdistill.health.outputs import Outputs
@@ -26,10 +27,14 @@ from mtdistill.training.trainer import TranslationTrainer, Validate
 class DistillationTrainer(TranslationTrainer):
     """Minimises alpha x T² x KL(teacher || student) + beta x cross-entropy with the gold text.
 
+    With a `state_weight` the student's last states are also turned towards the teacher's. The value of the loss does not
+    tell of that, so that it means the same at every moment of a run and in every run.
+
     Args:
         model: the student, trained in place.
         targets: where the teacher's distributions come from.
         objective: temperature, weights, label smoothing.
+        readout: the teacher's last states to the student's, see `StudentBuild`; None: `state_weight` has no effect.
         probe: looks at the objective at every evaluation, which adds the score `loss`; None: not.
         outputs: what the last evaluation wrote, for the monitor.
         dataset: see `TranslationTrainer`, as are the others.
@@ -45,6 +50,7 @@ class DistillationTrainer(TranslationTrainer):
         folder: Path,
         validate: Validate,
         *,
+        readout: Tensor | None = None,
         save_best: Callable[[T5ForConditionalGeneration, Mapping[str, float]], None] = lambda _model, _scores: None,
         callbacks: Sequence[TrainerCallback] = (),
         probe: Probe | None = None,
@@ -57,11 +63,12 @@ class DistillationTrainer(TranslationTrainer):
             callbacks=callbacks, monitor=monitor, engine=engine,
         )  # fmt: skip
         self.targets, self.objective = targets, objective
+        self._readout = readout if objective.state_weight else None
         self._probe, self._outputs = probe, outputs
         self._last_probed: Probed | None = None
 
     def losses_from_states(self, states: Tensor, head: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
-        """Sums over the tokens of the batch: `total`, `kd` (with T²) and `gold`."""
+        """Sums over the tokens of the batch: `total`, `kd` (with T²) and `gold`; `states` where they count."""
         objective = self.objective
         with self.phases.measure("teacher"):
             teacher_states = self.targets.states(batch)
@@ -69,25 +76,40 @@ class DistillationTrainer(TranslationTrainer):
             states, head, batch.labels, teacher_states, self.targets.head, temperature=self.temperature,
             alpha=objective.alpha, beta=objective.beta, label_smoothing=objective.label_smoothing,
         )  # fmt: skip
-        return loss._asdict()
+        return self._with_states(loss._asdict(), states, teacher_states)
 
-    def losses_from_logits(self, logits: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
+    def losses_from_logits(self, logits: Tensor, states: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
         """The same, plainly."""
-        objective, teacher_logits = self.objective, self.targets.states(batch) @ self.targets.head.T
+        objective, teacher_states = self.objective, self.targets.states(batch)
         loss = kd_loss(
-            logits, teacher_logits, batch.labels, temperature=self.temperature, alpha=objective.alpha,
+            logits, teacher_states @ self.targets.head.T, batch.labels, temperature=self.temperature, alpha=objective.alpha,
             beta=objective.beta, label_smoothing=objective.label_smoothing,
             count=1,  # the sum: it is divided by the tokens of the whole update
         )  # fmt: skip
-        return loss._asdict()
+        return self._with_states(loss._asdict(), states, teacher_states)
+
+    def _with_states(
+        self, losses: Mapping[str, Tensor], states: Tensor, teacher_states: Tensor
+    ) -> Mapping[str, Tensor]:
+        if self._readout is None:
+            return losses
+        weight = state_weight_at(self._progress, self.objective.state_weight)
+        with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
+            distance = state_distance(states, teacher_states, self._readout).sum()
+        pull = weight * (distance - distance.detach())  # 0, with a gradient
+        return {**losses, "total": losses["total"] + pull, "states": distance.detach()}
+
+    @property
+    def _progress(self) -> float:
+        """0 in the first update, 1 in the last."""
+        return float(self.state.global_step / max(1, self.state.max_steps - 1))
 
     @property
     def temperature(self) -> float:
         """Of the update that is being computed."""
         if self.watch and self.watch.monitor.memory.temperature is not None:
             return self.watch.monitor.memory.temperature
-        progress = self.state.global_step / max(1, self.state.max_steps - 1)  # 1 in the last update
-        return temperature_at(progress, self.objective.temperature, self.objective.final_temperature)
+        return temperature_at(self._progress, self.objective.temperature, self.objective.final_temperature)
 
     def probe(self, model: T5ForConditionalGeneration) -> Probed | None:
         """The objective on some validation sentences; None without a probe."""

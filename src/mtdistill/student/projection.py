@@ -75,6 +75,17 @@ class Projection:
             yield from self._stack(stack)
         yield from self._tables()
 
+    def readout(self) -> Tensor:
+        """(teacher width, student width), float64: takes the states that the teacher's head reads to the student's.
+
+        The states before any training would be these, up to their length, if the kept directions lost nothing. A
+        channel that the teacher's final norm silences cannot be brought back and is left out.
+        """
+        final = "decoder.final_layer_norm.weight"
+        gain = self.source[final]
+        inverse = torch.where(gain == 0, 0.0, 1 / gain)
+        return inverse[:, None] * self.basis["decoder"] * dict(self._tables())[final]
+
     def _norms(self, stack: str) -> Iterator[tuple[str, str]]:
         """Norms on the kept path: module name in the teacher, module name in the student."""
         for student_layer, layer in enumerate(self.layers[stack]):

@@ -30,12 +30,15 @@ class StudentBuild:
             kept directions hold; empty for a random student.
         initialisation: a name out of `INITIALISATIONS`.
         blueprint: what it was built from.
+        readout: (teacher width, student width), the teacher's last states to the student's (`Projection.readout`);
+            None for a random student, which has nothing in common with its teacher.
     """
 
     model: T5ForConditionalGeneration
     kept_energy: dict[str, float]
     initialisation: str
     blueprint: Blueprint
+    readout: Tensor | None
 
 
 def shape_of(teacher: T5ForConditionalGeneration) -> TeacherShape:
@@ -94,6 +97,7 @@ def build_student(
         student = _fresh_student(teacher, blueprint)
     choose_basis = INITIALISATIONS[initialisation]
     kept_energy: dict[str, float] = {}
+    readout = None
     if choose_basis is not None:
         if moments is None:
             message = tr(
@@ -105,9 +109,9 @@ def build_student(
             raise StudentError(message)
         projection = Projection(teacher, blueprint, moments, choose_basis, compensates=compensates)
         fill(student, dict(projection.weights()))
-        kept_energy = projection.kept_energy
+        kept_energy, readout = projection.kept_energy, projection.readout().float()
     student.train(False)
-    return StudentBuild(student, kept_energy, initialisation, blueprint)
+    return StudentBuild(student, kept_energy, initialisation, blueprint, readout)
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ class TeacherTrainer(TranslationTrainer):
         """`total`: summed cross-entropy in nats."""
         return {"total": fused_loss(states, head, batch.labels).total}
 
-    def losses_from_logits(self, logits: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
+    def losses_from_logits(self, logits: Tensor, states: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
         """The same."""
         return {"total": nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")}
 

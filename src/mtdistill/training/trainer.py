@@ -30,7 +30,7 @@ from mtdistill.data.batches import LengthBucketBatches, PackedBatch, PackedRows,
 from mtdistill.health.monitor import GoBack, Monitor
 from mtdistill.health.outputs import Outputs
 from mtdistill.modeling.packed import supports
-from mtdistill.modeling.padded import teacher_forced_logits
+from mtdistill.modeling.padded import teacher_forced
 from mtdistill.training.callbacks import BestModel, LogBeforeCheckpoint, MovingAverage
 from mtdistill.training.checkpoints import Checkpoints
 from mtdistill.training.engine import ONE_THREAD, Engine, Workers
@@ -159,8 +159,8 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         """
         raise NotImplementedError
 
-    def losses_from_logits(self, logits: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
-        """The same, plainly, from (target tokens, vocabulary) logits."""
+    def losses_from_logits(self, logits: Tensor, states: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
+        """The same, plainly, from (target tokens, vocabulary) logits and the states before their scale."""
         raise NotImplementedError
 
     def train(self, resume_from_checkpoint: str | None = None) -> Any:
@@ -250,7 +250,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         batch = PackedBatch(**inputs)
         count = len(batch.labels) if num_items_in_batch is None else int(num_items_in_batch)
         with self._precision():
-            sums = self.losses_from_logits(teacher_forced_logits(model, batch, start_id=self._start_id), batch)
+            sums = self.losses_from_logits(*teacher_forced(model, batch, start_id=self._start_id), batch)
         means = {name: value.item() / count for name, value in sums.items()}
         self._note_losses(means, len(batch.labels), count)
         # Every process holds its own tokens while the gradient is averaged over processes.
