@@ -45,14 +45,14 @@ from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.config import RunConfig, apply_overrides
 from mtdistill.data.batches import PackedBatch
 from mtdistill.display import Display
-from mtdistill.distillation.budget import training_rows, training_schedule
+from mtdistill.distillation.budget import training_rows
 from mtdistill.distillation.construction import plan_student, rehearsal_student
 from mtdistill.distillation.forecast import peak_memory_gib
 from mtdistill.distillation.losses import kd_loss
 from mtdistill.distillation.materials import Materials, prepare_materials
 from mtdistill.distillation.run_folder import environment
 from mtdistill.distillation.targets import stored_targets
-from mtdistill.distillation.trainer import DistillationTrainer
+from mtdistill.distillation.trainer import rehearsal_trainer
 from mtdistill.modeling import t5_config
 from mtdistill.presets import load_preset
 from mtdistill.teacher.targets import LiveTargets, TargetSource
@@ -169,10 +169,7 @@ def mtdistill(config: RunConfig, materials: Materials, rows: datasets.Dataset, t
     """The package's own steps, as `mtdistill distill` does them."""
     model = rehearsal_student(config, materials.teacher).train()
     candidates = engines(config.training.precision, materials.threads)
-    trainer = DistillationTrainer(
-        model, targets, config.kd, rows, training_schedule(config.training), Path(tempfile.mkdtemp()), lambda _: {},
-        engine=candidates[0],
-    )  # fmt: skip
+    trainer = rehearsal_trainer(config, model, targets, rows, Path(tempfile.mkdtemp()), candidates[0])
     trainer.use_fastest(candidates)
     loader = itertools.chain.from_iterable(itertools.repeat(trainer.get_train_dataloader()))
 
@@ -268,10 +265,7 @@ def scaling_case(name: str, updates: int, output: str) -> dict[str, float]:
             return head.new_zeros(len(batch.labels), 256)
 
     candidates = engines(config.training.precision, materials.threads)
-    trainer = DistillationTrainer(
-        student, Stored(), config.kd, rows, training_schedule(config.training), Path(tempfile.mkdtemp()),
-        lambda _: {}, engine=candidates[0],
-    )  # fmt: skip
+    trainer = rehearsal_trainer(config, student, Stored(), rows, Path(tempfile.mkdtemp()), candidates[0])
     rehearsed = rehearse(trainer, updates)
     tokens = sum(len(batch.labels) for batch in rehearsed.batches)
     return {"tokens_per_second": tokens / rehearsed.seconds, "ms_per_update": rehearsed.seconds / updates * 1e3,

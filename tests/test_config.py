@@ -223,8 +223,8 @@ def test_numbers_out_of_range_or_of_another_type_are_refused(path: str, raw: str
 
 
 ZERO_IS_FINE = {
-    "data.validation_ratio", "data.test_ratio", "teacher.min_bleu", "kd.alpha", "kd.beta", "kd.label_smoothing", "kd.state_weight",
-    "training.weight_decay", "training.warmup_ratio", "training.dropout", "training.seed",
+    "data.validation_ratio", "data.test_ratio", "teacher.min_bleu", "kd.alpha", "kd.beta", "kd.label_smoothing",
+    "kd.state_weight", "training.weight_decay", "training.warmup_ratio", "training.dropout", "training.seed",
 }  # fmt: skip
 
 

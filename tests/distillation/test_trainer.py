@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from mtdistill.config import KdConfig
+from mtdistill.config import KdConfig, apply_overrides
 from mtdistill.data.batches import PackedRows
 from mtdistill.distillation import trainer as module
 from mtdistill.distillation.materials import Materials
-from mtdistill.distillation.trainer import DistillationTrainer
+from mtdistill.distillation.trainer import DistillationTrainer, rehearsal_trainer
 from mtdistill.modeling.packed import decoder_states
 from mtdistill.modeling.padded import teacher_forced
+from mtdistill.presets import load_preset
 from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.engine import Engine
 from mtdistill.training.trainer import Schedule
@@ -122,6 +123,15 @@ def test_a_student_without_a_readout_is_not_pulled(make_trainer: Any) -> None:
     states = trainer.targets.states(batch)
     trainer._readout = None
     assert "states" not in trainer.losses_from_states(states, trainer.model.shared.weight, batch)
+
+
+def test_a_rehearsal_does_all_that_a_run_does(materials: Materials, tiny_teacher: Any, tmp_path: Path) -> None:
+    config = apply_overrides(load_preset("balanced").config, ["kd.state_weight=50"])
+    targets = LiveTargets(materials.teacher.model, FUSED)
+    trainer = rehearsal_trainer(config, tiny_teacher[0], targets, materials.data.split("train"), tmp_path, FUSED)
+    _, losses = trainer.batch_gradients(trainer.train_dataset.batch([0, 1, 2]))
+    assert {*losses} == {"total", "kd", "gold", "states"}
+    assert trainer.schedule.gradient_accumulation == 2
 
 
 @BOTH

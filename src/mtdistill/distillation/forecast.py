@@ -20,7 +20,7 @@ from mtdistill.distillation.construction import rehearsal_student
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.pseudo_targets import DEFAULT_SEARCH
 from mtdistill.distillation.targets import stores_targets
-from mtdistill.distillation.trainer import DistillationTrainer
+from mtdistill.distillation.trainer import DistillationTrainer, rehearsal_trainer
 from mtdistill.teacher.state_cache import cache_bytes
 from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.engine import engines
@@ -60,10 +60,8 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     live = LiveTargets(teacher.model, candidates[0])
     stored = stores_targets(config, live, rows)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = DistillationTrainer(
-            model, _Zeros(live) if stored else live, config.kd, rows, schedule, Path(scratch), lambda _: {},
-            engine=candidates[0],
-        )  # fmt: skip
+        targets = _Zeros(live) if stored else live
+        trainer = rehearsal_trainer(config, model, targets, rows, Path(scratch), candidates[0])
         if trainer.engine.fused:
             trainer.use_fastest(candidates)
         per_update = rehearse(trainer, CALIBRATION_UPDATES).seconds / CALIBRATION_UPDATES

@@ -15,12 +15,12 @@ from transformers import T5ForConditionalGeneration
 from mtdistill.config import RunConfig
 from mtdistill.data.batches import PackedBatch
 from mtdistill.display import Display
-from mtdistill.distillation.budget import training_rows, training_schedule
+from mtdistill.distillation.budget import training_rows
 from mtdistill.distillation.construction import rehearsal_student
 from mtdistill.distillation.forecast import peak_memory_gib
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.targets import choose_targets
-from mtdistill.distillation.trainer import DistillationTrainer
+from mtdistill.distillation.trainer import rehearsal_trainer
 from mtdistill.errors import ConfigError
 from mtdistill.evaluation.speed import cpu_name
 from mtdistill.evaluation.validation import ValidationScorer
@@ -87,10 +87,7 @@ def bench_training(config: RunConfig, materials: Materials, updates: int, displa
     targets = choose_targets(config, teacher.model, rows, candidates[0], display)
     model = rehearsal_student(config, teacher)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = DistillationTrainer(
-            model, targets, config.kd, rows, training_schedule(training), Path(scratch), lambda _: {},
-            engine=candidates[0],
-        )  # fmt: skip
+        trainer = rehearsal_trainer(config, model, targets, rows, Path(scratch), candidates[0])
         if not trainer.engine.fused:
             raise ConfigError(
                 tr(

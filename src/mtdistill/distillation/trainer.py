@@ -11,8 +11,9 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import T5ForConditionalGeneration, TrainerCallback
 
-from mtdistill.config import KdConfig
+from mtdistill.config import KdConfig, RunConfig
 from mtdistill.data.batches import PackedBatch
+from mtdistill.distillation.budget import training_schedule
 from mtdistill.distillation.losses import kd_loss, state_distance, state_weight_at, temperature_at
 from mtdistill.distillation.probe import Probe, Probed
 from mtdistill.health.monitor import Monitor
@@ -126,3 +127,24 @@ class DistillationTrainer(TranslationTrainer):
             return {**scores, "loss": self._last_probed.loss} if self._last_probed else scores
 
         return both
+
+
+def rehearsal_trainer(
+    config: RunConfig, student: T5ForConditionalGeneration, targets: TargetSource, rows: Dataset, folder: Path,
+    engine: Engine,
+) -> DistillationTrainer:  # fmt: skip
+    """For the time that updates take: nothing is validated or kept, and a student with random weights will do.
+
+    Args:
+        config: settings of a run.
+        student: its weights will move.
+        targets: see `DistillationTrainer`.
+        rows: what is trained on.
+        folder: for scratch.
+        engine: what to compute with.
+    """
+    readout = torch.ones(targets.head.shape[1], student.config.d_model)
+    return DistillationTrainer(
+        student, targets, config.kd, rows, training_schedule(config.training), folder, lambda _: {}, readout=readout,
+        engine=engine,
+    )  # fmt: skip
