@@ -43,7 +43,7 @@ class KdConfig(Section):
     label_smoothing: float = Field(ge=0, lt=1)
     """Share of the gold target that is spread over the whole vocabulary."""
     state_weight: float = Field(default=0.0, ge=0, le=10_000)
-    """Weight of the angle between the last states of student and teacher at the start; it falls to 0 during the run."""
+    """Weight of 1 - cosine between the last states of student and teacher at the start; 0 after four fifths of the run."""
 
     @field_validator("beta")
     @classmethod
