@@ -29,13 +29,13 @@ def test_a_good_update_in_between_starts_the_count_again() -> None:
     assert ladder.skipped == 50
 
 
-def test_every_return_lowers_the_rate_more_and_then_it_ends() -> None:
+def test_every_return_lowers_the_rate_and_then_it_ends() -> None:
     ladder = Ladder()
     rates = []
     while ladder.failure() == "return":
         ladder.returned(failed_at=100, to=60)
         rates.append(ladder.rate)
-    assert rates == [1 / 2, 1 / 8, 1 / 64]
+    assert rates == [1 / 4, 1 / 16, 1 / 64]
     assert len(rates) == MAX_RETURNS
     assert ladder.failure() == "stop"
 

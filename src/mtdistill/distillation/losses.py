@@ -108,7 +108,7 @@ def state_distance(states: Tensor, teacher_states: Tensor, readout: Tensor) -> T
     Source: the cosine loss of DistilBERT (Sanh et al. 2019, arXiv:1910.01108), which takes students as wide as their
     teacher.
     """
-    wanted = torch.mm(teacher_states.detach(), readout.to(teacher_states.dtype))
+    wanted = torch.mm(teacher_states.detach(), readout.to(teacher_states))
     exact = torch.float64 if states.dtype == torch.float64 else torch.float32
     return 1 - functional.cosine_similarity(states.to(exact), wanted.to(exact), dim=-1)
 

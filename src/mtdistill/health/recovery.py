@@ -2,8 +2,8 @@
 
 The first steps cost nothing and repeat as often as needed: a bad update is skipped, a large gradient is cut to what is
 usual. When that does not help, training goes back to the last good state, with a lower learning rate and a short
-warm-up; every return halves the rate once more often than the one before (1/2, 1/4, 1/8: together 1/64). After
-`MAX_RETURNS` it stops, with the best model kept. Imported by health.monitor; imports nothing of ours.
+warm-up; every return quarters the rate (halved once, a rate 30 times too high still trains, and badly). After `MAX_RETURNS`
+it stops, with the best model kept. Imported by health.monitor; imports nothing of ours.
 
 The order follows PaLM's practice of going back and skipping what led to the spike (Chowdhery et al. 2022,
 arXiv:2204.02311, section 5.1); adaptive clipping is that of ZClip (Kumar et al. 2025, arXiv:2504.02507).
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 MAX_RETURNS = 3
 MAX_SKIPS_IN_A_ROW = 5
+RATE_PER_RETURN = 0.25
 REWARM_UPDATES = 20
 # How many updates after a return are over before a further failure counts as a new one.
 FORGIVEN_AFTER = 2000
@@ -69,7 +70,7 @@ class Ladder:
         self.returns += 1
         self.returned_at, self.rewarm_from, self.skips_in_a_row = failed_at, to, 0
         if lower_rate:
-            self.rate *= 0.5**self.returns
+            self.rate *= RATE_PER_RETURN
 
     def rate_factor(self, update: int) -> float:
         """Of the learning rate in this update, in (0, 1]: the short warm-up after a return."""

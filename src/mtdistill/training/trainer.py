@@ -205,7 +205,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         if self._workers is None:
             return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-any-return]
         self._since_log.start()
-        if not model.training:  # saying so again to every module takes a hundredth of an update
+        if not model.training:  # saying so again to every module takes 0.2 ms
             model.train()
         batch = PackedBatch(**inputs)
         gradients, losses = self.gradients_within_memory(batch)
