@@ -95,9 +95,9 @@ def test_destroyed_weights_send_training_back_with_a_lower_rate(
     assert ("returned", True) in [(finding.action, finding.update <= 95) for finding in findings]
     assert trainer.state.global_step == UPDATES
     ladder = monitor.memory.ladder
-    assert (ladder.returns, ladder.rate) == (1, 0.5)
+    assert (ladder.returns, ladder.rate) == (1, 0.25)
     assert 40 <= ladder.rewarm_from <= 70
-    assert trainer.lr_scheduler.base_lrs[0] == pytest.approx(0.5e-3)
+    assert trainer.lr_scheduler.base_lrs[0] == pytest.approx(0.25e-3)
     assert max(weight.abs().max().item() for weight in trainer.model.parameters()) < 5
     assert sum(monitor.memory.losses[-20:]) / 20 < 4.0
 
