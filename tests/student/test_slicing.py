@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import T5ForConditionalGeneration
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from mtdistill.errors import StudentError
 from mtdistill.student.blueprint import Blueprint
@@ -20,13 +21,22 @@ MakeTeacher = Callable[..., T5ForConditionalGeneration]
 
 
 @torch.no_grad()
-def logits_of(model: T5ForConditionalGeneration, batches: Batches) -> Tensor:
+def collected(model: T5ForConditionalGeneration, batches: Batches, part: Callable[[Seq2SeqLMOutput], Tensor]) -> Tensor:
+    """A part of what the model gives for the real target tokens of all batches."""
     return torch.cat(
         [
-            model(input_ids=source, attention_mask=mask, labels=labels).logits[labels != -100]
+            part(model(input_ids=source, attention_mask=mask, labels=labels, output_hidden_states=True))[labels != -100]
             for source, mask, labels in batches
         ]
     )
+
+
+def logits_of(model: T5ForConditionalGeneration, batches: Batches) -> Tensor:
+    return collected(model, batches, lambda output: output.logits)
+
+
+def last_states(model: T5ForConditionalGeneration, batches: Batches) -> Tensor:
+    return collected(model, batches, lambda output: output.decoder_hidden_states[-1])
 
 
 def error(student: T5ForConditionalGeneration, teacher: T5ForConditionalGeneration, batches: Batches) -> float:
@@ -166,18 +176,6 @@ class TestWidth:
 class TestReadout:
     """What takes the teacher's last states to those of the student."""
 
-    @staticmethod
-    @torch.no_grad()
-    def last_states(model: T5ForConditionalGeneration, batches: Batches) -> Tensor:
-        return torch.cat(
-            [
-                model(
-                    input_ids=source, attention_mask=mask, labels=labels, output_hidden_states=True
-                ).decoder_hidden_states[-1][labels != -100]
-                for source, mask, labels in batches
-            ]
-        )
-
     @kinds
     @pytest.mark.parametrize("constant_final_gain", [True, False])
     def test_is_exact_where_the_student_is(
@@ -190,17 +188,17 @@ class TestReadout:
         build = build_student(teacher, plan, measure_moments(teacher, batches))
         assert build.readout is not None
         assert build.readout.shape == (24, 12)
-        found = self.last_states(teacher, batches) @ build.readout
+        found = last_states(teacher, batches) @ build.readout
         torch.testing.assert_close(
-            functional.normalize(found), functional.normalize(self.last_states(build.model, batches)), atol=1e-4, rtol=0
+            functional.normalize(found), functional.normalize(last_states(build.model, batches)), atol=1e-4, rtol=0
         )
 
     def test_is_close_where_little_is_lost(self, make_teacher: MakeTeacher, batches: Batches) -> None:
         teacher = make_teacher()
         build = build_student(teacher, Blueprint.plan(shape_of(teacher), width=20), measure_moments(teacher, batches))
         assert build.readout is not None
-        found = self.last_states(teacher, batches) @ build.readout
-        similarity = functional.cosine_similarity(found, self.last_states(build.model, batches))
+        found = last_states(teacher, batches) @ build.readout
+        similarity = functional.cosine_similarity(found, last_states(build.model, batches))
         assert 0.9 < similarity.mean() < 0.9999
 
     def test_a_silent_channel_is_left_out(self, make_teacher: MakeTeacher, batches: Batches) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mtdistill.config import RunConfig
 from mtdistill.data.batches import PackedBatch
 from mtdistill.decoding import CTranslate2Translator
-from mtdistill.distillation.budget import training_rows, training_schedule
+from mtdistill.distillation.budget import training_rows
 from mtdistill.distillation.construction import rehearsal_student
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.pseudo_targets import DEFAULT_SEARCH
@@ -53,7 +53,6 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     """
     teacher, data, training = materials.teacher, materials.data, config.training
     rows = training_rows(data, training)
-    schedule = training_schedule(training)
     model = rehearsal_student(config, teacher)
     parameters = sum(weight.numel() for weight in model.parameters())
     candidates = engines(training.precision, materials.threads)
@@ -74,7 +73,7 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     translator.translate(sources)
     per_sentence = (time.perf_counter() - started) / len(sources)
     times = 2 if config.teacher.pseudo_targets else 1
-    updates = schedule.updates(times * len(rows))
+    updates = trainer.schedule.updates(times * len(rows))
     seconds = (
         updates * per_update
         + times * per_teacher_pass

@@ -22,6 +22,7 @@ BasisChoice = Callable[[Tensor, int], Tensor]
 # Added to the diagonal when removed units are compensated, in units of its mean. Without it, units that always fire
 # together could not be told apart.
 RIDGE = 1e-3
+FINAL_NORM = "decoder.final_layer_norm"  # what the output head reads
 
 
 class Projection:
@@ -75,16 +76,18 @@ class Projection:
             yield from self._stack(stack)
         yield from self._tables()
 
-    def readout(self) -> Tensor:
+    def readout(self, final_gain: Tensor) -> Tensor:
         """(teacher width, student width), float64: takes the states that the teacher's head reads to the student's.
 
         The states before any training would be these, up to their length, if the kept directions lost nothing. A
         channel that the teacher's final norm silences cannot be brought back and is left out.
+
+        Args:
+            final_gain: (student width,), of the student's last norm, out of `weights`.
         """
-        final = "decoder.final_layer_norm.weight"
-        gain = self.source[final]
+        gain = self.source[f"{FINAL_NORM}.weight"]
         inverse = torch.where(gain == 0, 0.0, 1 / gain)
-        return inverse[:, None] * self.basis["decoder"] * dict(self._tables())[final]
+        return inverse[:, None] * self.basis["decoder"] * final_gain
 
     def _norms(self, stack: str) -> Iterator[tuple[str, str]]:
         """Norms on the kept path: module name in the teacher, module name in the student."""
@@ -167,9 +170,8 @@ class Projection:
         if not teacher.ties_inputs:
             yield "decoder.embed_tokens.weight", self.source["decoder.embed_tokens.weight"] @ self.basis["decoder"]
 
-        final = "decoder.final_layer_norm"
-        gain = self._norm_gain(final) * self.output_scale * math.sqrt(width)
-        head = (self.source["lm_head.weight"] * self.source[f"{final}.weight"]) @ self.basis["decoder"]
+        gain = self._norm_gain(FINAL_NORM) * self.output_scale * math.sqrt(width)
+        head = (self.source["lm_head.weight"] * self.source[f"{FINAL_NORM}.weight"]) @ self.basis["decoder"]
         if teacher.ties_head:
             # One table cannot hold the head's gains as well. Least squares for each coordinate: exact when the
             # teacher's final gains are all equal, as in teachers that train with them frozen.
@@ -177,7 +179,7 @@ class Projection:
         else:
             yield "lm_head.weight", head
             fit = torch.ones(width, dtype=torch.float64)
-        yield f"{final}.weight", fit * gain
+        yield f"{FINAL_NORM}.weight", fit * gain
 
     def _head_columns(self, heads: Tensor) -> Tensor:
         size = self.blueprint.teacher.head_width

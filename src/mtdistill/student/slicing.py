@@ -17,7 +17,7 @@ from mtdistill.errors import StudentError
 from mtdistill.messages import tr
 from mtdistill.student.blueprint import Blueprint, TeacherShape
 from mtdistill.student.moments import Moments
-from mtdistill.student.projection import BasisChoice, Projection
+from mtdistill.student.projection import FINAL_NORM, BasisChoice, Projection
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,9 @@ def build_student(
             )
             raise StudentError(message)
         projection = Projection(teacher, blueprint, moments, choose_basis, compensates=compensates)
-        fill(student, dict(projection.weights()))
-        kept_energy, readout = projection.kept_energy, projection.readout().float()
+        weights = dict(projection.weights())
+        fill(student, weights)
+        kept_energy, readout = projection.kept_energy, projection.readout(weights[f"{FINAL_NORM}.weight"]).float()
     student.train(False)
     return StudentBuild(student, kept_energy, initialisation, blueprint, readout)
 

@@ -13,6 +13,7 @@ from transformers import T5ForConditionalGeneration
 
 from mtdistill.data.batches import PackedBatch
 from mtdistill.modeling.packed import decoder_states, supports
+from mtdistill.modeling.padded import teacher_forced
 from mtdistill.training.engine import ONE_THREAD, Engine
 
 
@@ -48,10 +49,7 @@ class LiveTargets:
         teacher = self._teacher
         if self._fused:
             return decoder_states(teacher, batch, self._dtype)
-        input_ids, attention_mask, labels = batch.padded()
         with torch.autocast(teacher.device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
-            found: Tensor = teacher(
-                input_ids=input_ids, attention_mask=attention_mask, labels=labels, output_hidden_states=True
-            ).decoder_hidden_states[-1][labels >= 0]
+            _, found = teacher_forced(teacher, batch, start_id=teacher.config.decoder_start_token_id)
         scale = teacher.config.d_model**-0.5 if getattr(teacher.config, "scale_decoder_outputs", True) else 1.0
         return (found.float() * scale).to(self._dtype)
