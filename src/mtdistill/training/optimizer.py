@@ -1,20 +1,19 @@
 """Which rule moves which weight: AdamW for everything, or Muon for the matrices inside the layers.
 
-Muon (Jordan et al. 2024; torch.optim.Muon) orthogonalises the momentum of a matrix. On our teacher it reached after 412
-updates what AdamW needs about twice as many for (docs/experiments.md, 2026-11-23), at the same time per update.
+On our teacher Muon reached after 412 updates what AdamW needs about twice as many for, at the same time per update
+(docs/experiments.md, 2026-11-23).
 """
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import T5ForConditionalGeneration
 
+from mtdistill.training.muon import Muon, SideBySide
+
 OptimizerName = Literal["adamw", "muon"]
-# Calls a function with shares of the places of some things, of which it knows the sizes.
-SideBySide = Callable[[Callable[[Sequence[int]], None], Sequence[int]], object]
 _BETAS, _EPSILON = (0.9, 0.98), 1e-9
 
 
@@ -24,6 +23,7 @@ def build_optimizer(
     learning_rate: float,
     weight_decay: float,
     embedding_learning_rate_ratio: float,
+    dtype: torch.dtype = torch.float32,
     side_by_side: SideBySide = lambda move, sizes: move(range(len(sizes))),
 ) -> torch.optim.Optimizer:
     """The optimizer over all trainable weights.
@@ -37,6 +37,7 @@ def build_optimizer(
         learning_rate: of everything but the embedding table, > 0.
         weight_decay: of the matrices, >= 0.
         embedding_learning_rate_ratio: rate of the embedding table / learning_rate.
+        dtype: of the matrix products of Muon.
         side_by_side: has threads share the matrices of Muon; what they become does not depend on it.
     """
     table = model.shared.weight
@@ -53,28 +54,9 @@ def build_optimizer(
         adam_groups.insert(0, {"params": matrices, "lr": learning_rate, "weight_decay": weight_decay})
         return torch.optim.AdamW(adam_groups, betas=_BETAS, eps=_EPSILON, fused=True)
     return _Both(
-        _Muon(side_by_side, matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, learning_rate, weight_decay, dtype, side_by_side),
         torch.optim.AdamW(adam_groups, betas=_BETAS, eps=_EPSILON, fused=True),
     )
-
-
-class _Muon(torch.optim.Muon):
-    """Muon whose matrices threads share, since it takes as long as the gradient; AdamW is over before they are awake."""
-
-    def __init__(self, side_by_side: SideBySide, matrices: list[Tensor], **options: Any) -> None:
-        super().__init__(matrices, **options)
-        self._side_by_side = side_by_side
-
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        (group,) = self.param_groups
-        matrices = group["params"]
-
-        def move(places: Sequence[int]) -> None:
-            share = copy.copy(self)  # with the same state
-            share.param_groups = [{**group, "params": [matrices[place] for place in places]}]
-            super(_Muon, share).step()  # type: ignore[no-untyped-call]
-
-        self._side_by_side(move, [matrix.numel() for matrix in matrices])
 
 
 class _Both(torch.optim.Optimizer):

@@ -95,7 +95,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         self.watch = Watch(self, monitor) if monitor and alone else None
         optimizer = build_optimizer(
             model, schedule.optimizer, schedule.learning_rate, schedule.weight_decay,
-            schedule.embedding_learning_rate_ratio, self.side_by_side,
+            schedule.embedding_learning_rate_ratio, self.engine.dtype, self.side_by_side,
         )  # fmt: skip
         super().__init__(
             model=model,
