@@ -1,4 +1,4 @@
-"""What one line of text is: its normal form, its identity, and the script it is written in.
+"""What one line of text is: its normal form, its identity, the script it is written in, and whether it goes round in circles.
 
 Pure functions over strings, shared by data cleaning and by the checks on translations.
 Imported by data, decoding, evaluation; imports nothing of ours.
@@ -6,8 +6,9 @@ Imported by data, decoding, evaluation; imports nothing of ours.
 
 import re
 import unicodedata
+from collections import Counter
 from functools import cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 # Scripts as the first word(s) of Unicode character names. Languages that are not listed are not checked.
 _SCRIPTS: dict[str, tuple[str, ...]] = {
@@ -58,6 +59,11 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
 UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _UNITS = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+(?:['’][^\W_{UNSPACED}]+)*")
 
+MIN_LOOP = 4  # repetitions; below it short, good sentences would fail
+LOOP_EXCESS = 2  # repetitions beyond those of the source
+UNITS_PER_REPETITION = 12  # in long text, what comes back less often than this is no loop
+_INNER_LOOP = re.compile(r"([^\W\d_]{2,6}?)\1+")  # "hahahaha", "mymymymy" within a word
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -101,6 +107,29 @@ def word_count(text: str) -> float:
     2.5
     """
     return sum(0.5 if re.match(f"[{UNSPACED}]", unit) else 1 for unit in units(text))
+
+
+def loops(source: str, hypothesis: str) -> bool:
+    """Whether a translation says the same again and again, and its source does not.
+
+    After Raunak et al. 2021 (arXiv:2104.06683), with thresholds for short sentences.
+
+    >>> loops("他说不。", "no, no, no, no, no"), loops("不，不，不！", "No, no, no!")
+    (True, False)
+    """
+    repetitions = _repetitions(hypothesis)
+    return repetitions >= max(MIN_LOOP, len(units(hypothesis)) / UNITS_PER_REPETITION) and (
+        repetitions > _repetitions(source) + LOOP_EXCESS
+    )
+
+
+def _repetitions(text: str) -> int:
+    """How often the most frequent pair of neighbours stands in a text, or one unit or syllable in a row."""
+    found = units(text)
+    in_a_row = max((len(list(run)) for _, run in groupby(found)), default=0)
+    pairs = max(Counter(pairwise(found)).values(), default=0)
+    syllables = max((len(m[0]) // len(m[1]) for unit in found for m in _INNER_LOOP.finditer(unit)), default=0)
+    return max(in_a_row, pairs, syllables)
 
 
 def script_share(text: str, lang: str) -> float:

@@ -173,7 +173,9 @@ class Scripted(Translator):
         self.answer = answer
         self.given: list[list[int]] = []
 
-    def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:
+    def _generate(
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+    ) -> list[list[int]]:
         self.given += source_ids
         return [self.answer(ids) for ids in source_ids]
 

@@ -1,10 +1,12 @@
 """The tiny teacher in every engine, and sources it has never seen."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from mtdistill.decoding import (
@@ -61,6 +63,23 @@ def build(tiny_teacher: Any, ctranslate2_folder: Path, onnx_folder: Path) -> Cal
         return OnnxTranslator.open(onnx_folder, source_lang="zh", **options)
 
     return built
+
+
+@pytest.fixture(params=ENGINES)
+def endless(
+    request: pytest.FixtureRequest, trained_tiny_teacher: T5ForConditionalGeneration,
+    tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path,
+) -> Translator:  # fmt: skip
+    """The tiny teacher without an end mark, in each engine: it goes on and on, in circles."""
+    model = copy.deepcopy(trained_tiny_teacher)
+    with torch.no_grad():
+        model.shared.weight[tiny_tokenizer.eos_token_id] = 0.0
+    if request.param == "PyTorch":
+        return HuggingFaceTranslator(model, tiny_tokenizer, source_lang="zh")
+    if request.param == "CTranslate2":
+        return CTranslate2Translator.from_model(model, tiny_tokenizer, source_lang="zh")
+    convert_to_onnx(model, tiny_tokenizer, tmp_path)
+    return OnnxTranslator.open(tmp_path, source_lang="zh")
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_the_source_is_projected_once(build: Build, learnt: dict[str, Translatio
 def test_no_step_is_made_beyond_the_cap(beam_size: int, build: Build, learnt: dict[str, Translation]) -> None:
     translator: Any = build("ONNX Runtime", max_new_tokens=4)
     translator._decoder = Watched(translator._decoder)
-    translator.translate([next(iter(learnt))], beam_size=beam_size)
+    translator.translate([next(iter(learnt))], beam_size=beam_size, second_try=False)
     assert len(translator._decoder.steps) == 4
 
 

@@ -37,9 +37,9 @@ def same_everywhere(*probabilities: float) -> Floats:
     return np.log(np.tile(np.array(probabilities, dtype=np.float32), (1, WORDS, WORDS, 1)))
 
 
-def found(logits: Floats, beam_size: int, max_new_tokens: int) -> list[list[int]]:
+def found(logits: Floats, beam_size: int, max_new_tokens: int, ngram: int = 0) -> list[list[int]]:
     return search(Chain(logits), len(logits), start_id=START, end_id=END, beam_size=beam_size,
-                  max_new_tokens=max_new_tokens)  # fmt: skip
+                  max_new_tokens=max_new_tokens, ngram=ngram)  # fmt: skip
 
 
 def per_token(logits: Floats, ids: tuple[int, ...]) -> float:
@@ -97,3 +97,50 @@ def test_finished_sentences_leave_the_batch_and_change_nothing(beam_size: int) -
     together = search(chain, 12, start_id=START, end_id=END, beam_size=beam_size, max_new_tokens=20)
     assert chain.rows[-1] < chain.rows[1]
     assert [found(logits[[index]], beam_size, 20)[0] for index in range(12)] == together
+
+
+def repeats(ids: list[int], ngram: int) -> bool:
+    runs = [tuple(ids[start : start + ngram]) for start in range(len(ids) - ngram + 1)]
+    return len({*runs}) < len(runs)
+
+
+@pytest.mark.parametrize("ngram", [1, 2, 3])
+def test_greedy_takes_the_likeliest_token_that_repeats_nothing(ngram: int) -> None:
+    logits = random_logits(4, 12)
+    logits[..., END] -= 1.0
+    for sentence, output in zip(logits, found(logits, 1, 9, ngram), strict=True):
+        before, last = START, START
+        for place, token in enumerate(output):
+            allowed = [t for t in range(WORDS) if not repeats([*output[:place], t], ngram)]
+            assert token == max(allowed, key=lambda t: sentence[before, last, t])
+            before, last = last, token
+    assert any(repeats(output, ngram) for output in found(logits, 1, 9))
+
+
+@pytest.mark.parametrize("ngram", [1, 2])
+def test_a_beam_repeats_nothing_and_still_finds_the_best(ngram: int) -> None:
+    """What is left is as likely as before among itself, so the best of all that repeats nothing is found."""
+    logits = random_logits(5, 4)
+    logits[..., END] += 1.0
+    length = 3
+    words = [token for token in range(WORDS) if token != END]
+    every = [
+        (*inner, last)
+        for count in range(length)
+        for inner in itertools.product(words, repeat=count)
+        for last in ([END] if count < length - 1 else range(WORDS))
+    ]
+
+    def score(sentence: Floats, ids: tuple[int, ...]) -> float:
+        total, path = 0.0, [START, START]
+        for place, token in enumerate(ids):
+            row = sentence[path[-2], path[-1]].astype(np.float64)
+            allowed = [t for t in range(WORDS) if not repeats([*ids[:place], t], ngram)]
+            if token not in allowed:
+                return -np.inf
+            total += row[token] - np.log(np.exp(row[allowed]).sum())
+            path.append(token)
+        return total / len(ids)
+
+    for sentence, output in zip(logits, found(logits, len(every), length, ngram), strict=True):
+        assert output == list(max(every, key=lambda ids: score(sentence, ids)))

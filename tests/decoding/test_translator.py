@@ -21,10 +21,14 @@ class Scripted(Translator):
         self.answer = answer
         self.batches: list[list[list[int]]] = []
         self.caps: list[int] = []
+        self.ngrams: list[int] = []
 
-    def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:
+    def _generate(
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+    ) -> list[list[int]]:
         self.batches.append(source_ids)
         self.caps.append(max_new_tokens)
+        self.ngrams.append(ngram)
         return [self.answer(ids)[:max_new_tokens] for ids in source_ids]
 
 
@@ -37,13 +41,15 @@ class TestEveryEngine:
 
     @pytest.mark.parametrize("batch_size", [2, 5, 32])
     def test_lines_do_not_depend_on_what_shares_their_batch(
-        self, batch_size: int, engine: str, build: Build, tiny_corpus: Corpus, odd_sources: list[str]
+        self, batch_size: int, engine: str, build: Build, tiny_corpus: Corpus, odd_sources: list[str], monkeypatch: Any
     ) -> None:
+        monkeypatch.setattr("mtdistill.decoding.translator.MAX_RATIO", 1)
         translator = build(engine)
         sources = [*odd_sources[:8], *(source for source, _ in tiny_corpus[:8])]
         one_by_one = [translator.translate([source])[0] for source in sources]
         assert translator.translate(sources, batch_size=batch_size) == one_by_one
-        assert any(each.hit_length_cap for each in one_by_one)  # the caps of a batch differ from those of its lines
+        # The caps of a batch differ from those of its lines.
+        assert {each.hit_length_cap for each in one_by_one} == {True, False}
 
     def test_survives_any_text(self, engine: str, build: Build, learnt: dict[str, Translation]) -> None:
         weird = ["", " \u3000\t", "\x00", "猫\udcff", "\u202e\u200d", "👨‍👩‍👧", "a\r\nb", "</s>", "q" * 600]
@@ -148,11 +154,72 @@ class TestBatches:
         assert [len(batch) for batch in translator.batches] == [1, 1]
 
 
+class TestSecondTry:
+    """A line that loops or does not end is translated again without repetitions."""
+
+    @pytest.fixture
+    def stutters(self, tiny_tokenizer: Any) -> Scripted:
+        """Loops at a cat, does not end at a dog; both only where it may repeat itself."""
+        ids = {word: tiny_tokenizer(word)["input_ids"][:-1] for word in ("猫", "狗", "the ", "a dog.", "a cat.", "no.")}
+        end = [tiny_tokenizer.eos_token_id]
+
+        class Stutters(Scripted):
+            def _generate(self, source_ids: Any, beam_size: int, max_new_tokens: int, ngram: int) -> list[list[int]]:
+                super()._generate(source_ids, beam_size, max_new_tokens, ngram)
+                first, second = ("the " * 6).split(" "), ["a dog."] * 99
+                answers = {
+                    ids["猫"][-1]: [i for word in first if word for i in ids["the "]] + end,
+                    ids["狗"][-1]: [i for word in second for i in ids[word]],
+                }
+                better = {ids["猫"][-1]: ids["a cat."] + end, ids["狗"][-1]: ids["a dog."] + end}
+                known = better if ngram else answers
+                return [known.get(each[-2], ids["no."] + end)[:max_new_tokens] for each in source_ids]
+
+        return Stutters(tiny_tokenizer, lambda ids: ids)
+
+    def test_replaces_what_fails_and_nothing_else(self, stutters: Scripted) -> None:
+        cat, well, nothing, dog = stutters.translate(["猫", "好", "", "狗"])
+        assert (cat.text, cat.hit_length_cap, cat.second_try) == ("a cat.", False, True)
+        assert (dog.text, dog.hit_length_cap, dog.second_try) == ("a dog.", False, True)
+        assert (well.text, well.second_try) == ("no.", False)
+        assert nothing == Translation("")
+        assert [len(batch) for batch in stutters.batches] == [3, 2]
+        assert stutters.ngrams == [0, 3]
+
+    def test_can_be_left_out(self, stutters: Scripted) -> None:
+        cat, dog = stutters.translate(["猫", "狗"], second_try=False)
+        assert cat.text.startswith("the the the")
+        assert dog.hit_length_cap
+        assert stutters.ngrams == [0]
+
+    def test_that_is_no_better_changes_nothing(self, tiny_tokenizer: Any) -> None:
+        endless = Scripted(tiny_tokenizer, lambda ids: [ids[0]] * 1000)
+        assert endless.translate(["q"]) == endless.translate(["q"], second_try=False)
+        assert endless.ngrams == [0, 3, 0]
+
+    def test_is_not_made_of_what_is_no_sentence(self, tiny_tokenizer: Any) -> None:
+        endless = Scripted(tiny_tokenizer, lambda ids: [ids[0]] * 1000)
+        endless.translate(["猫" * 2048])
+        endless.translate(["猫" * 2049])
+        assert endless.ngrams == [0, 3, 0]
+
+    @pytest.mark.parametrize("beam_size", [1, 3])
+    def test_never_says_three_tokens_twice(
+        self, beam_size: int, endless: Translator, odd_sources: list[str], tiny_tokenizer: Any
+    ) -> None:
+        sources = tiny_tokenizer(odd_sources)["input_ids"]
+        for ngram in (0, 3):
+            outputs = [endless._generate([ids], beam_size, 40, ngram)[0] for ids in sources]
+            triples = [list(zip(ids, ids[1:], ids[2:], strict=False)) for ids in outputs]
+            repeats = [len(each) - len({*each}) for each in triples]
+            assert (max(repeats) == 0) is (ngram == 3)
+
+
 class TestLengthCap:
     def test_three_times_the_source_and_ten_up_to_the_limit(self, tiny_tokenizer: Any) -> None:
         endless = Scripted(tiny_tokenizer, lambda ids: [ids[0]] * 1000, max_new_tokens=40)
         for source in ("q" * 4, "q" * 8, "q" * 100):
-            endless.translate([source])
+            endless.translate([source], second_try=False)
         tokens = [len(tiny_tokenizer(source)["input_ids"]) for source in ("q" * 4, "q" * 8)]
         assert endless.caps == [3 * tokens[0] + 10, 3 * tokens[1] + 10, 40]
 

@@ -50,7 +50,9 @@ class Timed(Translator):
         self.clock.now += next(self.seconds)
         return [Translation("", tokens=len(source)) for source in sources]
 
-    def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:
+    def _generate(
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+    ) -> list[list[int]]:
         raise NotImplementedError
 
 

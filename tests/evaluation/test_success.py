@@ -44,6 +44,13 @@ def test_the_ceiling_is_what_the_teacher_passes() -> None:
     assert (success.rate, success.teacher_rate) == (1.0, 0.5)
 
 
+def test_second_tries_are_counted_for_both() -> None:
+    tried = [Translation(each.text, second_try=True) for each in GOOD]
+    success = rated([*tried[:3], GOOD[3]], [tried[0], *GOOD[1:]])
+    assert (success.rate, success.second_tries, success.teacher_second_tries) == (1.0, 3, 1)
+    assert rated(GOOD, GOOD).second_tries == 0
+
+
 class TestOfTheTeacher:
     def test_failures_are_counted_like_those_of_the_student(self) -> None:
         bad = [Translation(""), Translation("She likes", hit_length_cap=True), Translation(""), GOOD[3]]

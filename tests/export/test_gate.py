@@ -28,7 +28,9 @@ class Scripted(Translator):
         assert beam_size == 1
         return [Translation(self.texts[source]) for source in sources]
 
-    def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:
+    def _generate(
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+    ) -> list[list[int]]:
         raise NotImplementedError
 
 

@@ -146,6 +146,8 @@ def report_card(**changes: Any) -> ReportCard:
                 "copy": (FailedExample("汤姆", "汤姆 too"),),
                 "loop": (FailedExample("好好好", "good good good good"),),
             },
+            second_tries=46,
+            teacher_second_tries=22,
         ),
         "by_length": classes(0, 5, 8, 11, 15, 20),
         "by_rarity": classes(0, 10, 30, 100, 300, 1000),

@@ -48,6 +48,7 @@ def test_the_teacher_is_not_compared_with_itself(good_card: ReportCard) -> None:
 def test_conditions_say_how_everything_was_measured(good_card: ReportCard) -> None:
     found = dict(wording.conditions(good_card))
     assert found["test set"] == "test, 1491 sentences"
+    assert found["second tries"] == "of the student 46, of the teacher 22, where the first looped or did not end"
     assert found["speed"] == "median of 5 paired runs, tokenisation included"
     assert found["interval"] == "paired bootstrap, 1000 samples, seed 1"
     assert found["training"] == "12.6 minutes of 15 allowed"

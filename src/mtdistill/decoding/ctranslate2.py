@@ -78,7 +78,7 @@ class CTranslate2Translator(Translator):
                 engine_model, tokenizer, source_lang=source_lang, threads=threads, max_new_tokens=max_new_tokens
             )
             # CTranslate2 looks at most settings, and at the types of weights, only when it translates.
-            translator._generate([tokenizer(["a"])["input_ids"][0]], 2, 2)
+            translator._generate([tokenizer(["a"])["input_ids"][0]], 2, 2, 0)
         except Exception as error:  # transformers and CTranslate2 raise many kinds, RuntimeError and ValueError too
             raise CheckpointError(
                 tr(
@@ -157,16 +157,20 @@ class CTranslate2Translator(Translator):
         return self._search(sources, beam_size, batch_size, number)
 
     def _generate_all(
-        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int, number: int
+        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int, number: int, ngram: int
     ) -> Iterator[list[list[list[int]]]]:
         # All at once: every thread takes the next batch when it is free.
-        waiting = [self._submit(source_ids, beam_size, cap, number) for source_ids, cap in batches]
+        waiting = [self._submit(source_ids, beam_size, cap, number, ngram) for source_ids, cap in batches]
         return (self._output_ids(results) for results in waiting)
 
-    def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:
-        return [best for best, *_ in self._output_ids(self._submit(source_ids, beam_size, max_new_tokens, 1))]
+    def _generate(
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+    ) -> list[list[int]]:
+        return [best for best, *_ in self._output_ids(self._submit(source_ids, beam_size, max_new_tokens, 1, ngram))]
 
-    def _submit(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, number: int) -> list[Any]:
+    def _submit(
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, number: int, ngram: int
+    ) -> list[Any]:
         submitted: list[Any] = self._engine_model.translate_batch(
             [self._tokenizer.convert_ids_to_tokens(ids) for ids in source_ids],
             beam_size=beam_size,
@@ -174,6 +178,7 @@ class CTranslate2Translator(Translator):
             max_batch_size=0,  # one batch, as it comes
             max_input_length=0,  # by default everything after 1024 tokens is dropped without a word
             max_decoding_length=max_new_tokens,
+            no_repeat_ngram_size=ngram,
             return_end_token=True,
             asynchronous=True,
         )

@@ -100,7 +100,7 @@ class OnnxTranslator(Translator):
             _check(encoder, decoder, len(tokenizer))
             translator = cls(encoder, decoder, tokenizer, precision=found, start_id=start_id, source_lang=source_lang,
                              threads=threads, max_new_tokens=max_new_tokens)  # fmt: skip
-            translator._generate(tokenizer(["a", "a b"])["input_ids"], 2, 3)
+            translator._generate(tokenizer(["a", "a b"])["input_ids"], 2, 3, 0)
         except Exception as error:  # ONNX Runtime, transformers and json raise their own for every kind of damage
             detail = _detail(error)
             raise CheckpointError(
@@ -119,7 +119,9 @@ class OnnxTranslator(Translator):
         """Threads one call uses."""
         return self._threads
 
-    def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:
+    def _generate(
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+    ) -> list[list[int]]:
         padded = self._tokenizer.pad({"input_ids": source_ids}, return_tensors="np")
         mask = np.asarray(padded["attention_mask"], dtype=np.int64)
         inputs = {"input_ids": np.asarray(padded["input_ids"], dtype=np.int64), "attention_mask": mask}
@@ -127,7 +129,7 @@ class OnnxTranslator(Translator):
             [states] = self._encoder.run(["last_hidden_state"], inputs)
             return search(
                 _Decoding(self._decoder, states, mask), len(mask), start_id=self._start_id,
-                end_id=self._tokenizer.eos_token_id, beam_size=beam_size, max_new_tokens=max_new_tokens,
+                end_id=self._tokenizer.eos_token_id, beam_size=beam_size, max_new_tokens=max_new_tokens, ngram=ngram,
             )  # fmt: skip
         except Exception as error:  # a graph is a program: it may stop at one sentence and not at another
             raise CheckpointError(

@@ -3,6 +3,7 @@
 Imported by decoding.onnx; imports numpy only.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ class Decoding(Protocol):
 
 
 def search(decoding: Decoding, sentences: int, *, start_id: int, end_id: int, beam_size: int,
-           max_new_tokens: int) -> list[list[int]]:  # fmt: skip
+           max_new_tokens: int, ngram: int = 0) -> list[list[int]]:  # fmt: skip
     """The output of each sentence, with the end mark where there is one.
 
     Args:
@@ -33,17 +34,21 @@ def search(decoding: Decoding, sentences: int, *, start_id: int, end_id: int, be
         end_id: the end mark.
         beam_size: hypotheses kept; 1 is greedy.
         max_new_tokens: cap of an output, end mark included, > 0.
+        ngram: so many tokens in a row come only once in an output; 0: any may come again.
     """
     if beam_size == 1:
-        return _greedy(decoding, sentences, start_id, end_id, max_new_tokens)
-    return _beam(decoding, sentences, start_id, end_id, max_new_tokens, beam_size)
+        return _greedy(decoding, sentences, start_id, end_id, max_new_tokens, ngram)
+    return _beam(decoding, sentences, start_id, end_id, max_new_tokens, ngram, beam_size)
 
 
-def _greedy(decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int) -> list[list[int]]:
+def _greedy(
+    decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int, ngram: int
+) -> list[list[int]]:
     outputs: list[list[int]] = [[] for _ in range(sentences)]
     going, last_ids = np.arange(sentences), np.full(sentences, start_id)
     for _ in range(max_new_tokens):
-        last_ids = decoding.step(last_ids).argmax(axis=1)
+        logits = _without_repetitions(decoding.step(last_ids), [outputs[sentence] for sentence in going], ngram)
+        last_ids = logits.argmax(axis=1)
         for sentence, token in zip(going, last_ids, strict=True):
             outputs[sentence].append(int(token))
         [rows] = np.nonzero(last_ids != end_id)
@@ -56,7 +61,7 @@ def _greedy(decoding: Decoding, sentences: int, start_id: int, end_id: int, max_
 
 
 def _beam(
-    decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int, beam_size: int
+    decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int, ngram: int, beam_size: int
 ) -> list[list[int]]:
     """The search of CTranslate2, and of transformers with ``early_stopping``: log-probability per token decides.
 
@@ -68,7 +73,9 @@ def _beam(
     scores, last_ids = np.zeros((sentences, 1), dtype=np.float32), np.full(sentences, start_id)
     for length in range(1, max_new_tokens + 1):
         # Twice as many as go on: up to half of them may be ends.
-        values, parents, tokens = _best(decoding.step(last_ids), scores, 2 * beam_size)
+        so_far = [ids for hypotheses in beams for ids in hypotheses]
+        logits = _without_repetitions(decoding.step(last_ids), so_far, ngram)
+        values, parents, tokens = _best(logits, scores, 2 * beam_size)
         next_going, next_beams, next_scores, rows = [], [], [], []
         for place, sentence in enumerate(going):
             hypotheses: list[list[int]] = []
@@ -93,6 +100,24 @@ def _beam(
         decoding.keep(np.concatenate(rows))
         last_ids = np.array([ids[-1] for hypotheses in beams for ids in hypotheses])
     return [max(hypotheses, key=lambda scored: scored[0])[1] for hypotheses in ended]
+
+
+def _without_repetitions(logits: Floats, outputs: Sequence[list[int]], ngram: int) -> Floats:
+    """The logits with minus infinity for every token that would end a run of `ngram` tokens which the output has already.
+
+    Args:
+        logits: (rows, vocabulary), changed where they are writable.
+        outputs: what each row has written so far.
+        ngram: 0 leaves everything as it is.
+    """
+    if ngram == 0:
+        return logits
+    allowed = logits if logits.flags.writeable else logits.copy()
+    for row, ids in enumerate(outputs):
+        last = ids[len(ids) - ngram + 1 :]
+        ends = range(ngram - 1, len(ids))
+        allowed[row, [ids[end] for end in ends if ids[end - ngram + 1 : end] == last]] = -np.inf
+    return allowed
 
 
 def _best(logits: Floats, scores: Floats, count: int) -> tuple[Floats, Ids, Ids]:

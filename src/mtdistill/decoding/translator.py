@@ -11,10 +11,10 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from mtdistill.text import normalise
+from mtdistill.text import loops, normalise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -26,6 +26,8 @@ DEFAULT_MAX_NEW_TOKENS = 256
 # Longest source in tokens, end mark included: eight for each token of the longest output. Time and memory of attention grow
 # with the square: the reference teacher takes 7 s and 0.3 GiB for 2,000 tokens, 87 s and 4 GiB for 8,000 (one thread).
 MAX_SOURCE_TOKENS = 2048
+# A second try may not write any three tokens twice: 2 and 4 did no better on the validation split (docs/experiments.md).
+SECOND_TRY_NGRAM = 3
 # Sentences x longest source of a batch in tokens; a batch of very long lines is made smaller, so that memory holds.
 _MAX_BATCH_TOKENS = 16_384
 # A model can write any byte; a line end would make two lines of one, and an escape would reach the terminal.
@@ -41,11 +43,13 @@ class Translation:
         hit_length_cap: the model did not end the sentence within its cap, or only the first `MAX_SOURCE_TOKENS` of the
             source were read; the text is cut there.
         tokens: of the output, end mark included.
+        second_try: the first output went round in circles, or did not end; this one does neither.
     """
 
     text: str
     hit_length_cap: bool = False
     tokens: int = 0
+    second_try: bool = False
 
 
 class Translator(ABC):
@@ -69,20 +73,35 @@ class Translator(ABC):
     def threads(self) -> int:
         """CPU threads a call uses."""
 
-    def translate(self, sources: Sequence[str], *, beam_size: int = 1, batch_size: int = 32) -> list[Translation]:
+    def translate(
+        self, sources: Sequence[str], *, beam_size: int = 1, batch_size: int = 32, second_try: bool = True
+    ) -> list[Translation]:
         """Translate lines; tokenisation is included, the order is kept.
 
         Args:
             sources: any text; lines without a visible character become "" without a call of the engine.
             beam_size: hypotheses kept in the search; 1 is greedy.
             batch_size: sentences that go through the engine at once; lines of similar length go together.
+            second_try: what loops or does not end is translated again without repetitions of `SECOND_TRY_NGRAM` tokens,
+                and replaced if that is better. Without it a model shows what it says by itself.
         """
-        return [candidates[0] for candidates in self._search(sources, beam_size, batch_size)]
+        translations = [candidates[0] for candidates in self._search(sources, beam_size, batch_size)]
+        failed = [
+            row
+            for row, source in enumerate(sources)
+            # What is longer is no sentence, and takes seconds.
+            if second_try and len(source) <= MAX_SOURCE_TOKENS and _fails(source, translations[row])
+        ]
+        again = self._search([sources[row] for row in failed], beam_size, batch_size, ngram=SECOND_TRY_NGRAM)
+        for row, (translation, *_) in zip(failed, again, strict=True):
+            if not _fails(sources[row], translation):
+                translations[row] = replace(translation, second_try=True)
+        return translations
 
     def _search(
-        self, sources: Sequence[str], beam_size: int, batch_size: int, number: int = 1
+        self, sources: Sequence[str], beam_size: int, batch_size: int, number: int = 1, ngram: int = 0
     ) -> list[list[Translation]]:
-        """The best translations that the search finds for each line, best first."""
+        """The best translations that the search finds for each line, best first; for `ngram` see `_generate`."""
         # Lone surrogates, which come from command lines that are not UTF-8, become "?".
         encodable = [source.encode("utf-8", "replace").decode("utf-8") for source in sources]
         texts = [normalise(source, self.source_lang) for source in encodable]
@@ -97,7 +116,7 @@ class Translator(ABC):
             ([self._readable(source_ids[row]) for row in batch], max(caps_of[row] for row in batch))
             for batch in batches
         ]
-        for batch, outputs in zip(batches, self._generate_all(asked, beam_size, number), strict=True):
+        for batch, outputs in zip(batches, self._generate_all(asked, beam_size, number, ngram), strict=True):
             # Every line is held to its own cap, whatever shares its batch.
             rows = [row for row, candidates in zip(batch, outputs, strict=True) for _ in candidates]
             found = (ids for candidates in outputs for ids in candidates)
@@ -112,18 +131,23 @@ class Translator(ABC):
         return translations
 
     def _generate_all(
-        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int, number: int
+        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int, number: int, ngram: int
     ) -> Iterator[list[list[list[int]]]]:
         """Output ids of every batch, given as its sources and their highest cap; an engine may run several at once.
 
         For each source a list of up to ``number`` outputs, best first; an engine that knows only the best gives that.
         """
         for source_ids, max_new_tokens in batches:
-            yield [[ids] for ids in self._generate(source_ids, beam_size, max_new_tokens)]
+            yield [[ids] for ids in self._generate(source_ids, beam_size, max_new_tokens, ngram)]
 
     @abstractmethod
-    def _generate(self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int) -> list[list[int]]:
-        """Output ids of each source, with the end mark where the model set one."""
+    def _generate(
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+    ) -> list[list[int]]:
+        """Output ids of each source, with the end mark where the model set one.
+
+        No `ngram` tokens in a row come twice in an output; 0: anything may.
+        """
 
     def _readable(self, source_ids: list[int]) -> list[int]:
         if len(source_ids) <= MAX_SOURCE_TOKENS:
@@ -132,6 +156,10 @@ class Translator(ABC):
 
     def _cap(self, source_tokens: int) -> int:
         return min(MAX_RATIO * source_tokens + MAX_EXTRA, self._max_new_tokens)
+
+
+def _fails(source: str, translation: Translation) -> bool:
+    return translation.hit_length_cap or loops(source, translation.text)
 
 
 def is_visible(text: str) -> bool:

@@ -32,6 +32,8 @@ class Success:
         examples: up to three of them for each check.
         teacher_failures: like `failures`, of the teacher.
         teacher_examples: like `examples`, of the teacher.
+        second_tries: how many of the student's translations are second tries; see `Translator.translate`.
+        teacher_second_tries: likewise of the teacher's.
     """
 
     rate: float
@@ -40,6 +42,8 @@ class Success:
     examples: Mapping[str, tuple[FailedExample, ...]]
     teacher_failures: Mapping[str, int]
     teacher_examples: Mapping[str, tuple[FailedExample, ...]]
+    second_tries: int = 0
+    teacher_second_tries: int = 0
 
 
 def success_rate(
@@ -78,6 +82,8 @@ def success_rate(
         examples=examples,
         teacher_failures=teacher_failures,
         teacher_examples=teacher_examples,
+        second_tries=sum(translation.second_try for translation in student_translations),
+        teacher_second_tries=sum(translation.second_try for translation in teacher_translations),
     )
 
 

@@ -52,8 +52,8 @@ class ValidationScorer:
         return {"bleu": quality.bleu, "chrf": quality.chrf, "success_rate": success.rate}
 
     def translate(self, model: T5ForConditionalGeneration) -> list[Translation]:
-        """Greedy translations of the validation sentences."""
+        """Greedy translations of the validation sentences, as they come: a second try would hide that a model loops."""
         translator = CTranslate2Translator.from_model(
             model, self.tokenizer, source_lang=self.source_lang, threads=self.threads
         )
-        return translator.translate(self.sources)
+        return translator.translate(self.sources, second_try=False)

@@ -6,6 +6,7 @@ Imported by export.exporting; imports report, export.gate.
 import json
 
 from mtdistill.data.corpora import LICENCES
+from mtdistill.decoding.translator import SECOND_TRY_NGRAM
 from mtdistill.export.gate import Parity
 from mtdistill.report import ReportCard
 from mtdistill.student.loading import FoundModel
@@ -72,6 +73,9 @@ def model_card(
         "",
         "Text is expected in simplified Chinese." if model.source_lang.startswith("zh") else "",
         *_BROWSER.get(format_name, ()),
+        "",
+        f"An output that repeats itself or does not end comes out better with `no_repeat_ngram_size={SECOND_TRY_NGRAM}`. "
+        "mtdistill translates such sentences again in this way, and so the figures below are measured.",
         "",
         "## Measured",
         "",

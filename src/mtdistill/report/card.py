@@ -19,7 +19,8 @@ One JSON object; ratios are plain numbers (0.85, not 85), times are seconds unle
                           bleu_signature, chrf_signature), retention (ratio, low, high: 95 % interval, samples, seed)
     comet                 model, teacher, student; null where COMET is not installed or no model was given
     success               rate, teacher_rate, failures: {check: count}, examples: {check: [{source, hypothesis}]},
-                          teacher_failures, teacher_examples
+                          teacher_failures, teacher_examples, second_tries and teacher_second_tries: translations that
+                          looped or did not end at first
     by_length             classes by words of the source: low, high (null: open), sentences, teacher_bleu,
                           student_bleu, teacher_chrf, student_chrf
     by_rarity             likewise, by how often the rarest piece of the source stands in training; empty if unknown

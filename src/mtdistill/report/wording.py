@@ -158,6 +158,15 @@ def conditions(card: ReportCard) -> list[tuple[str, str]]:
                 zh=f"{card.engine}；主要指标：束宽 {quality.beam_size}",
             ),
         ),
+        (
+            tr(en="second tries", zh="重新翻译"),
+            tr(
+                en=f"of the student {card.success.second_tries}, of the teacher {card.success.teacher_second_tries}, "
+                "where the first looped or did not end",
+                zh=f"学生 {card.success.second_tries} 句，教师 {card.success.teacher_second_tries} 句，"
+                "其首次译文循环重复或没有结束",
+            ),
+        ),
         (tr(en="student", zh="学生"), card.form),
         (
             tr(en="speed", zh="测速"),
