@@ -87,6 +87,7 @@ def result_of(config: RunConfig, card: ReportCard) -> dict[str, Any]:
         "retention": {"low": card.quality.retention.low, "high": card.quality.retention.high},
         "teacher_success": card.success.teacher_rate,
         "failures": dict(card.success.failures),
+        "second_tries": {"student": card.success.second_tries, "teacher": card.success.teacher_second_tries},
     }
 
 

@@ -95,6 +95,6 @@ def odd_sources() -> list[str]:
     """Nothing the tiny teacher has seen: it stutters, stops early or runs into the cap."""
     return [
         "hello", "1", "???", "猫猫猫猫猫猫", "他他狗", "书 书 书 门", "Tom likes", "需要需要需要", "𠮷野家", "\u200b猫",
-        "a" * 30, "我妈妈我妈妈我妈妈", "。", "鱼。鱼。鱼", "<pad> </s>", "Ünïcödé", "茶\n水", "0.5 %", "他 喜欢",
+        "a" * 30, "我妈妈我妈妈我妈妈", "。", "鱼，鱼，鱼", "<pad> </s>", "Ünïcödé", "茶\n水", "0.5 %", "他 喜欢",
         "老师老师看见看见",
     ]  # fmt: skip

@@ -84,6 +84,13 @@ class TestEveryEngine:
         assert whole != cut
         assert whole == build("PyTorch").translate([source])[0]
 
+    def test_translates_each_sentence_of_a_line_by_itself(
+        self, engine: str, build: Build, learnt: dict[str, Translation]
+    ) -> None:
+        (one, first), (two, second), *_ = list(learnt.items())[::40]
+        both = Translation(f"{first.text} {second.text}", tokens=first.tokens + second.tokens)
+        assert build(engine).translate([one + two, "", two]) == [both, Translation(""), second]
+
     def test_is_given_the_beam_size(self, engine: str, build: Build, odd_sources: list[str]) -> None:
         translator = build(engine)
         assert translator.translate(odd_sources, beam_size=1) != translator.translate(odd_sources, beam_size=4)
@@ -185,6 +192,11 @@ class TestSecondTry:
         assert nothing == Translation("")
         assert [len(batch) for batch in stutters.batches] == [3, 2]
         assert stutters.ngrams == [0, 3]
+
+    def test_is_made_of_a_sentence_not_of_its_line(self, stutters: Scripted) -> None:
+        [line] = stutters.translate(["好。猫"])
+        assert (line.text, line.hit_length_cap, line.second_try) == ("no. a cat.", False, True)
+        assert [len(batch) for batch in stutters.batches] == [2, 1]
 
     def test_can_be_left_out(self, stutters: Scripted) -> None:
         cat, dog = stutters.translate(["猫", "狗"], second_try=False)

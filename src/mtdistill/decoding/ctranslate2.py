@@ -149,12 +149,12 @@ class CTranslate2Translator(Translator):
         """Several translations of each line: the n-best list of the beam search, best first.
 
         Args:
-            sources: as for `translate`.
+            sources: sentences, otherwise as for `translate`.
             beam_size: hypotheses kept in the search, at least ``number``.
             number: translations of each line; fewer where a line has none, or the search finds fewer.
             batch_size: as for `translate`.
         """
-        return self._search(sources, beam_size, batch_size, number)
+        return self._search(self._cleaned(sources), beam_size, batch_size, number)
 
     def _generate_all(
         self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int, number: int, ngram: int

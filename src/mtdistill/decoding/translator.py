@@ -12,8 +12,10 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
+from mtdistill.decoding.sentences import line_of, sentences_of
 from mtdistill.text import loops, normalise
 
 if TYPE_CHECKING:
@@ -40,10 +42,10 @@ class Translation:
 
     Attributes:
         text: one line without special tokens and control characters, "" for a source without visible characters.
-        hit_length_cap: the model did not end the sentence within its cap, or only the first `MAX_SOURCE_TOKENS` of the
-            source were read; the text is cut there.
-        tokens: of the output, end mark included.
-        second_try: the first output went round in circles, or did not end; this one does neither.
+        hit_length_cap: the model did not end a sentence within its cap, or only the first `MAX_SOURCE_TOKENS` of it were
+            read; the text is cut there.
+        tokens: of the output, end marks included.
+        second_try: the first output of a sentence went round in circles, or did not end; this one does neither.
     """
 
     text: str
@@ -76,7 +78,7 @@ class Translator(ABC):
     def translate(
         self, sources: Sequence[str], *, beam_size: int = 1, batch_size: int = 32, second_try: bool = True
     ) -> list[Translation]:
-        """Translate lines; tokenisation is included, the order is kept.
+        """Translate lines, each sentence by itself; tokenisation is included, the order is kept.
 
         Args:
             sources: any text; lines without a visible character become "" without a call of the engine.
@@ -85,26 +87,31 @@ class Translator(ABC):
             second_try: what loops or does not end is translated again without repetitions of `SECOND_TRY_NGRAM` tokens,
                 and replaced if that is better. Without it a model shows what it says by itself.
         """
-        translations = [candidates[0] for candidates in self._search(sources, beam_size, batch_size)]
+        lines = [sentences_of(text, self.source_lang) for text in self._cleaned(sources)]
+        sentences = [sentence for line in lines for sentence in line]
+        translations = [candidates[0] for candidates in self._search(sentences, beam_size, batch_size)]
         failed = [
             row
-            for row, source in enumerate(sources)
+            for row, sentence in enumerate(sentences)
             # What is longer is no sentence, and takes seconds.
-            if second_try and len(source) <= MAX_SOURCE_TOKENS and _fails(source, translations[row])
+            if second_try and len(sentence) <= MAX_SOURCE_TOKENS and _fails(sentence, translations[row])
         ]
-        again = self._search([sources[row] for row in failed], beam_size, batch_size, ngram=SECOND_TRY_NGRAM)
+        again = self._search([sentences[row] for row in failed], beam_size, batch_size, ngram=SECOND_TRY_NGRAM)
         for row, (translation, *_) in zip(failed, again, strict=True):
-            if not _fails(sources[row], translation):
+            if not _fails(sentences[row], translation):
                 translations[row] = replace(translation, second_try=True)
-        return translations
+        found = iter(translations)
+        return [_together(list(islice(found, len(line)))) for line in lines]
+
+    def _cleaned(self, sources: Sequence[str]) -> list[str]:
+        # Lone surrogates, which come from command lines that are not UTF-8, become "?".
+        encodable = (source.encode("utf-8", "replace").decode("utf-8") for source in sources)
+        return [normalise(source, self.source_lang) for source in encodable]
 
     def _search(
-        self, sources: Sequence[str], beam_size: int, batch_size: int, number: int = 1, ngram: int = 0
+        self, texts: Sequence[str], beam_size: int, batch_size: int, number: int = 1, ngram: int = 0
     ) -> list[list[Translation]]:
-        """The best translations that the search finds for each line, best first; for `ngram` see `_generate`."""
-        # Lone surrogates, which come from command lines that are not UTF-8, become "?".
-        encodable = [source.encode("utf-8", "replace").decode("utf-8") for source in sources]
-        texts = [normalise(source, self.source_lang) for source in encodable]
+        """The best translations that the search finds for each cleaned text, best first; for `ngram` see `_generate`."""
         wanted = [index for index, text in enumerate(texts) if is_visible(text)]
         translations = [[Translation("")] for _ in texts]
         if not wanted:
@@ -156,6 +163,18 @@ class Translator(ABC):
 
     def _cap(self, source_tokens: int) -> int:
         return min(MAX_RATIO * source_tokens + MAX_EXTRA, self._max_new_tokens)
+
+
+def _together(sentences: Sequence[Translation]) -> Translation:
+    """The translation of a line from those of its sentences."""
+    if len(sentences) == 1:
+        return sentences[0]
+    return Translation(
+        text=line_of([each.text for each in sentences]),
+        hit_length_cap=any(each.hit_length_cap for each in sentences),
+        tokens=sum(each.tokens for each in sentences),
+        second_try=any(each.second_try for each in sentences),
+    )
 
 
 def _fails(source: str, translation: Translation) -> bool:

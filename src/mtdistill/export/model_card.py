@@ -74,8 +74,9 @@ def model_card(
         "Text is expected in simplified Chinese." if model.source_lang.startswith("zh") else "",
         *_BROWSER.get(format_name, ()),
         "",
-        f"An output that repeats itself or does not end comes out better with `no_repeat_ngram_size={SECOND_TRY_NGRAM}`. "
-        "mtdistill translates such sentences again in this way, and so the figures below are measured.",
+        "The model has learnt from single sentences: give it one at a time. An output that repeats itself or does not end "
+        f"comes out better with `no_repeat_ngram_size={SECOND_TRY_NGRAM}`. mtdistill does both, and so the figures below are "
+        "measured.",
         "",
         "## Measured",
         "",
