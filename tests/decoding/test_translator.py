@@ -242,6 +242,8 @@ class TestLengthCap:
         tokens = [len(tiny_tokenizer(source)["input_ids"]) for source in ("猫", "猫" * 30)]
         caps = [3 * count + 10 for count in tokens]
         assert short == Translation("q" * caps[0], hit_length_cap=True, tokens=caps[0])
+        [line] = endless.translate(["猫。" + "猫" * 30])
+        assert line.hit_length_cap
         assert long == Translation("q" * caps[1], hit_length_cap=True, tokens=caps[1])
 
     @pytest.mark.parametrize(("beyond", "hit"), [(0, False), (1, True)])

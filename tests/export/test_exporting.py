@@ -93,6 +93,7 @@ def test_the_lines_on_use_work(form: tuple[str, str], exports: dict[Any, Exporte
     card = (folder / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(code.strip().splitlines()) <= 6
+    assert "no_repeat_ngram_size=3" in card
     code = code.replace("path/to/this/folder", folder.as_posix())
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "he likes the cat.\n"  # the first sentence of the pairs

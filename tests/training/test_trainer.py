@@ -21,6 +21,7 @@ from mtdistill.training.callbacks import AVERAGE_FILE
 from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.engine import Engine
 from mtdistill.training.fused_updates import TIMED_BATCHES
+from mtdistill.training.muon import Muon
 from mtdistill.training.trainer import Schedule, TranslationTrainer
 
 MakeTraining = Callable[..., Any]
@@ -627,21 +628,21 @@ class TestEngine:
     def test_muon_is_shared_by_as_many_threads(
         self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch, parts: int, shares: int
     ) -> None:
-        steps: list[tuple[str, set[int]]] = []
-        step = torch.optim.Muon.step
+        moved: list[tuple[str, int]] = []
+        move = Muon._move
 
-        def recorded(optimizer: torch.optim.Muon) -> None:
-            steps.append((threading.current_thread().name, {id(w) for w in optimizer.param_groups[0]["params"]}))
-            step(optimizer)
+        def recorded(optimizer: Muon, matrix: Tensor, group: Any) -> None:
+            moved.append((threading.current_thread().name, id(matrix)))
+            move(optimizer, matrix, group)
 
-        monkeypatch.setattr(torch.optim.Muon, "step", recorded)
+        monkeypatch.setattr(Muon, "_move", recorded)
         training = make_training(engine=Engine(parts=parts), optimizer="muon", epochs=1)
         training.trainer.train()
-        updates = training.trainer.state.global_step
-        assert len(steps) == updates * shares
-        assert all(name.startswith("part") == (parts > 1) for name, _ in steps)
-        matrices = set().union(*(moved for _, moved in steps[:shares]))
-        assert len(matrices) == sum(len(moved) for _, moved in steps[:shares]) > 2
+        matrices = {matrix for _, matrix in moved}
+        assert len(moved) == training.trainer.state.global_step * len(matrices) > 2 * len(matrices)
+        first = {name for name, _ in moved[: len(matrices)]}
+        assert len(first) == shares
+        assert all(name.startswith("part") == (parts > 1) for name in first)
 
 
 @BOTH

@@ -1,15 +1,13 @@
 """One line into its sentences, and their translations into one line again.
 
 Models here have seen single sentences: of a line of two the reference teacher translates the first and drops the other
-(docs/experiments.md, 2026-11-27). Imported by decoding.translator; imports text.
+(docs/experiments.md, 2026-11-27). Imported by decoding.translator.
 """
 
 import unicodedata
 from collections.abc import Sequence
 
 import sentencex
-
-from mtdistill.text import base_language
 
 
 def sentences_of(text: str, lang: str) -> list[str]:
@@ -24,7 +22,7 @@ def sentences_of(text: str, lang: str) -> list[str]:
     """
     sentences: list[str] = []
     waiting = ""
-    for part in sentencex.segment(base_language(lang), text):
+    for part in sentencex.segment(lang, text):
         waiting += part
         if any(c.isalpha() for c in part):
             sentences.append(waiting.strip())
