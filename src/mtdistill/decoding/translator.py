@@ -90,18 +90,25 @@ class Translator(ABC):
         lines = [sentences_of(text, self.source_lang) for text in self._cleaned(sources)]
         sentences = [sentence for line in lines for sentence in line]
         translations = [candidates[0] for candidates in self._search(sentences, beam_size, batch_size)]
+        if second_try:
+            self._try_again(sentences, translations, beam_size, batch_size)
+        found = iter(translations)
+        return [_together(list(islice(found, len(line)))) for line in lines]
+
+    def _try_again(
+        self, sentences: Sequence[str], translations: list[Translation], beam_size: int, batch_size: int
+    ) -> None:
+        """Replace the translations that fail by second tries that do not."""
         failed = [
             row
             for row, sentence in enumerate(sentences)
             # What is longer is no sentence, and takes seconds.
-            if second_try and len(sentence) <= MAX_SOURCE_TOKENS and _fails(sentence, translations[row])
+            if len(sentence) <= MAX_SOURCE_TOKENS and _fails(sentence, translations[row])
         ]
         again = self._search([sentences[row] for row in failed], beam_size, batch_size, ngram=SECOND_TRY_NGRAM)
         for row, (translation, *_) in zip(failed, again, strict=True):
             if not _fails(sentences[row], translation):
                 translations[row] = replace(translation, second_try=True)
-        found = iter(translations)
-        return [_together(list(islice(found, len(line)))) for line in lines]
 
     def _cleaned(self, sources: Sequence[str]) -> list[str]:
         # Lone surrogates, which come from command lines that are not UTF-8, become "?".
