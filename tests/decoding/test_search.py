@@ -42,6 +42,16 @@ def found(logits: Floats, beam_size: int, max_new_tokens: int, ngram: int = 0) -
                   max_new_tokens=max_new_tokens, ngram=ngram)  # fmt: skip
 
 
+def outputs_of_up_to(length: int) -> list[tuple[int, ...]]:
+    words = [token for token in range(WORDS) if token != END]
+    return [
+        (*inner, last)
+        for count in range(length)
+        for inner in itertools.product(words, repeat=count)
+        for last in ([END] if count < length - 1 else range(WORDS))
+    ]
+
+
 def per_token(logits: Floats, ids: tuple[int, ...]) -> float:
     logs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     path = [START, START, *ids]
@@ -63,15 +73,8 @@ def test_greedy_takes_the_likeliest_token_until_the_end_or_the_cap(seed: int) ->
 @pytest.mark.parametrize("seed", range(10))
 def test_a_beam_that_holds_everything_finds_the_best_of_all(seed: int) -> None:
     logits = random_logits(seed, 4)
-    length = 3
-    words = [token for token in range(WORDS) if token != END]
-    every = [
-        (*inner, last)
-        for count in range(length)
-        for inner in itertools.product(words, repeat=count)
-        for last in ([END] if count < length - 1 else range(WORDS))
-    ]
-    for sentence, output in zip(logits, found(logits, len(every), length), strict=True):
+    every = outputs_of_up_to(3)
+    for sentence, output in zip(logits, found(logits, len(every), 3), strict=True):
         assert output == list(max(every, key=lambda ids: per_token(sentence, ids)))
 
 
@@ -122,14 +125,7 @@ def test_a_beam_repeats_nothing_and_still_finds_the_best(ngram: int) -> None:
     """What is left is as likely as before among itself, so the best of all that repeats nothing is found."""
     logits = random_logits(5, 4)
     logits[..., END] += 1.0
-    length = 3
-    words = [token for token in range(WORDS) if token != END]
-    every = [
-        (*inner, last)
-        for count in range(length)
-        for inner in itertools.product(words, repeat=count)
-        for last in ([END] if count < length - 1 else range(WORDS))
-    ]
+    every = outputs_of_up_to(3)
 
     def score(sentence: Floats, ids: tuple[int, ...]) -> float:
         total, path = 0.0, [START, START]
@@ -142,5 +138,5 @@ def test_a_beam_repeats_nothing_and_still_finds_the_best(ngram: int) -> None:
             path.append(token)
         return total / len(ids)
 
-    for sentence, output in zip(logits, found(logits, len(every), length, ngram), strict=True):
+    for sentence, output in zip(logits, found(logits, len(every), 3, ngram), strict=True):
         assert output == list(max(every, key=lambda ids: score(sentence, ids)))
