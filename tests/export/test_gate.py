@@ -75,3 +75,18 @@ def test_a_refusal_has_the_figures_and_a_way_out(lang: str, monkeypatch: pytest.
         require(bad, "ctranslate2 int8", ["float32", "float16"])
     with pytest.raises(ExportError, match=r"62\.0%.*99\.5%.*--accept-loss"):
         require(replace(bad, rounds_weights=False), "onnx float32", ["int8"])
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize(
+    ("name", "overflows", "said"),
+    [("ctranslate2 int8", True, True), ("ctranslate2 int8", False, False), ("onnx int8", True, False)],
+)
+def test_a_refusal_names_a_processor_that_overflows(
+    name: str, overflows: bool, said: bool, lang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtdistill.messages._chosen", lang)
+    monkeypatch.setattr("mtdistill.export.gate.int8_overflows", lambda: overflows)
+    with pytest.raises(ExportError) as refused:
+        require(replace(GOOD, bleu_after=19.0, rounds_weights=True), name, ["float32"])
+    assert ("CT2_USE_MKL=1" in str(refused.value)) is said
