@@ -2,7 +2,7 @@
 
 The rule of torch.optim.Muon, bit for bit, with two things that it does not offer: threads share the matrices, and the
 number format of the products is a choice. In bfloat16, the only one there, a processor that has no instructions for it
-takes 12 times as long as in float32, and an update of `quick` then 8 times as long (docs/experiments.md, 2026-11-27).
+takes 12 times as long as in float32, and an update of `quick` then 5 times as long (docs/experiments.md, 2026-11-27).
 """
 
 import math
