@@ -97,25 +97,3 @@ def test_a_matrix_without_a_gradient_stays(matrices: list[Tensor]) -> None:
     assert [torch.equal(matrix, old) for matrix, old in zip(matrices, before, strict=True)] == [
         place == 1 for place in range(len(matrices))
     ]
-
-
-def test_threads_that_share_the_matrices_move_them_to_the_same_bits(matrices: list[Tensor]) -> None:
-    given: list[int] = []
-
-    def by_twos(move: Any, sizes: Any) -> None:
-        given[:] = sizes
-        order = [*range(len(sizes))]
-        for places in (order[1::2], order[::2]):
-            move(places)
-
-    shared = copy.deepcopy(matrices)
-    one, several = (
-        Muon(matrices, 0.1, 0.5, torch.float32, alone),
-        Muon(shared, 0.1, 0.5, torch.float32, by_twos),
-    )
-    for seed in range(3):
-        update(one, matrices, seed)
-        update(several, shared, seed)
-    assert given == [matrix.numel() for matrix in matrices]
-    for matrix, expected in zip(shared, matrices, strict=True):
-        assert torch.equal(matrix, expected)

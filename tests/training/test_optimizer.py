@@ -141,3 +141,27 @@ def test_a_stored_state_goes_on_where_it_stopped(model: T5ForConditionalGenerati
     give_gradients(other, 10)
     resumed.step()
     assert all(torch.equal(weight, before[weight_name]) for weight_name, weight in weights_of(other).items())
+
+
+def test_threads_that_share_the_matrices_move_them_to_the_same_bits(model: T5ForConditionalGeneration) -> None:
+    given: list[int] = []
+
+    def by_twos(move: Any, sizes: Any) -> None:
+        given[:] = sizes
+        order = [*range(len(sizes))]
+        for places in (order[1::2], order[::2]):
+            move(places)
+
+    shared = copy.deepcopy(model)
+    alone, together = (
+        build_optimizer(model, "muon", 0.1, 0.5, 4.0),
+        build_optimizer(shared, "muon", 0.1, 0.5, 4.0, side_by_side=by_twos),
+    )
+    for seed in range(3):
+        for each, its_optimizer in ((model, alone), (shared, together)):
+            give_gradients(each, seed)
+            its_optimizer.step()
+    matrices = [weight for name, weight in model.named_parameters() if kind_of(name) == "matrix"]
+    assert sorted(given) == sorted(weight.numel() for weight in matrices)
+    for weight_name, weight in weights_of(model).items():
+        assert torch.equal(weights_of(shared)[weight_name], weight), weight_name

@@ -629,15 +629,19 @@ class TestEngine:
         self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch, parts: int, shares: int
     ) -> None:
         moved: list[tuple[str, int]] = []
+        formats: set[torch.dtype] = set()
         move = Muon._move
 
         def recorded(optimizer: Muon, matrix: Tensor, group: Any) -> None:
             moved.append((threading.current_thread().name, id(matrix)))
+            formats.add(optimizer._dtype)
             move(optimizer, matrix, group)
 
         monkeypatch.setattr(Muon, "_move", recorded)
-        training = make_training(engine=Engine(parts=parts), optimizer="muon", epochs=1)
+        engine = Engine(parts=parts, bfloat16=parts > 1)
+        training = make_training(engine=engine, optimizer="muon", epochs=1)
         training.trainer.train()
+        assert formats == {engine.dtype}
         matrices = {matrix for _, matrix in moved}
         assert len(moved) == training.trainer.state.global_step * len(matrices) > 2 * len(matrices)
         first = {name for name, _ in moved[: len(matrices)]}
