@@ -177,7 +177,7 @@ class Scripted(Translator):
         self.given: list[list[int]] = []
 
     def _generate(
-        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, no_repeat_ngram_size: int
     ) -> list[list[int]]:
         self.given += source_ids
         return [self.answer(ids) for ids in source_ids]

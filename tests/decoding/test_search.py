@@ -39,7 +39,7 @@ def same_everywhere(*probabilities: float) -> Floats:
 
 def found(logits: Floats, beam_size: int, max_new_tokens: int, ngram: int = 0) -> list[list[int]]:
     return search(Chain(logits), len(logits), start_id=START, end_id=END, beam_size=beam_size,
-                  max_new_tokens=max_new_tokens, ngram=ngram)  # fmt: skip
+                  max_new_tokens=max_new_tokens, no_repeat_ngram_size=ngram)  # fmt: skip
 
 
 def outputs_of_up_to(length: int) -> list[tuple[int, ...]]:

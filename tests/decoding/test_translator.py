@@ -24,11 +24,11 @@ class Scripted(Translator):
         self.ngrams: list[int] = []
 
     def _generate(
-        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, no_repeat_ngram_size: int
     ) -> list[list[int]]:
         self.batches.append(source_ids)
         self.caps.append(max_new_tokens)
-        self.ngrams.append(ngram)
+        self.ngrams.append(no_repeat_ngram_size)
         return [self.answer(ids)[:max_new_tokens] for ids in source_ids]
 
 
@@ -167,20 +167,18 @@ class TestSecondTry:
     @pytest.fixture
     def stutters(self, tiny_tokenizer: Any) -> Scripted:
         """Loops at a cat, does not end at a dog; both only where it may repeat itself."""
-        ids = {word: tiny_tokenizer(word)["input_ids"][:-1] for word in ("猫", "狗", "the ", "a dog.", "a cat.", "no.")}
-        end = [tiny_tokenizer.eos_token_id]
+        first = {"猫": "the the the the the the", "狗": "a dog." * 99}
+        second = {"猫": "a cat.", "狗": "a dog."}
 
         class Stutters(Scripted):
-            def _generate(self, source_ids: Any, beam_size: int, max_new_tokens: int, ngram: int) -> list[list[int]]:
-                super()._generate(source_ids, beam_size, max_new_tokens, ngram)
-                first, second = ("the " * 6).split(" "), ["a dog."] * 99
-                answers = {
-                    ids["猫"][-1]: [i for word in first if word for i in ids["the "]] + end,
-                    ids["狗"][-1]: [i for word in second for i in ids[word]],
-                }
-                better = {ids["猫"][-1]: ids["a cat."] + end, ids["狗"][-1]: ids["a dog."] + end}
-                known = better if ngram else answers
-                return [known.get(each[-2], ids["no."] + end)[:max_new_tokens] for each in source_ids]
+            def _generate(
+                self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, no_repeat_ngram_size: int
+            ) -> list[list[int]]:
+                super()._generate(source_ids, beam_size, max_new_tokens, no_repeat_ngram_size)
+                said = second if no_repeat_ngram_size else first
+                sources = tiny_tokenizer.batch_decode(source_ids, skip_special_tokens=True)
+                outputs = tiny_tokenizer([said.get(source, "no.") for source in sources])["input_ids"]
+                return [ids[:max_new_tokens] for ids in outputs]
 
         return Stutters(tiny_tokenizer, lambda ids: ids)
 

@@ -51,7 +51,7 @@ class Timed(Translator):
         return [Translation("", tokens=len(source)) for source in sources]
 
     def _generate(
-        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, no_repeat_ngram_size: int
     ) -> list[list[int]]:
         raise NotImplementedError
 

@@ -158,19 +158,26 @@ class CTranslate2Translator(Translator):
         return self._search(self._cleaned(sources), beam_size, batch_size, number)
 
     def _generate_all(
-        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int, number: int, ngram: int
+        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int, number: int, no_repeat_ngram_size: int
     ) -> Iterator[list[list[list[int]]]]:
         # All at once: every thread takes the next batch when it is free.
-        waiting = [self._submit(source_ids, beam_size, cap, number, ngram) for source_ids, cap in batches]
+        waiting = [
+            self._submit(source_ids, beam_size, cap, number, no_repeat_ngram_size) for source_ids, cap in batches
+        ]
         return (self._output_ids(results) for results in waiting)
 
     def _generate(
-        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, no_repeat_ngram_size: int
     ) -> list[list[int]]:
-        return [best for best, *_ in self._output_ids(self._submit(source_ids, beam_size, max_new_tokens, 1, ngram))]
+        return [
+            best
+            for best, *_ in self._output_ids(
+                self._submit(source_ids, beam_size, max_new_tokens, 1, no_repeat_ngram_size)
+            )
+        ]
 
     def _submit(
-        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, number: int, ngram: int
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, number: int, no_repeat_ngram_size: int
     ) -> list[Any]:
         submitted: list[Any] = self._engine_model.translate_batch(
             [self._tokenizer.convert_ids_to_tokens(ids) for ids in source_ids],
@@ -179,7 +186,7 @@ class CTranslate2Translator(Translator):
             max_batch_size=0,  # one batch, as it comes
             max_input_length=0,  # by default everything after 1024 tokens is dropped without a word
             max_decoding_length=max_new_tokens,
-            no_repeat_ngram_size=ngram,
+            no_repeat_ngram_size=no_repeat_ngram_size,
             return_end_token=True,
             asynchronous=True,
         )

@@ -59,7 +59,7 @@ class HuggingFaceTranslator(Translator):
         return self._threads or torch.get_num_threads()
 
     def _generate(
-        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, no_repeat_ngram_size: int
     ) -> list[list[int]]:
         generate: Any = self._model.generate  # its annotations do not fit the models it belongs to
         inputs = self._tokenizer.pad({"input_ids": source_ids}, return_tensors="pt").to(self._model.device)
@@ -76,7 +76,7 @@ class HuggingFaceTranslator(Translator):
                     num_beams=beam_size,
                     # With this a beam search stops where CTranslate2's does.
                     early_stopping=beam_size > 1,
-                    no_repeat_ngram_size=ngram,
+                    no_repeat_ngram_size=no_repeat_ngram_size,
                     # What a model folder may ask for and CTranslate2 would not know of:
                     do_sample=False,
                     use_cache=True,  # the Trainer switches it off, and a model saved in training keeps that

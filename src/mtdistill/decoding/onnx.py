@@ -120,7 +120,7 @@ class OnnxTranslator(Translator):
         return self._threads
 
     def _generate(
-        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, no_repeat_ngram_size: int
     ) -> list[list[int]]:
         padded = self._tokenizer.pad({"input_ids": source_ids}, return_tensors="np")
         mask = np.asarray(padded["attention_mask"], dtype=np.int64)
@@ -129,7 +129,8 @@ class OnnxTranslator(Translator):
             [states] = self._encoder.run(["last_hidden_state"], inputs)
             return search(
                 _Decoding(self._decoder, states, mask), len(mask), start_id=self._start_id,
-                end_id=self._tokenizer.eos_token_id, beam_size=beam_size, max_new_tokens=max_new_tokens, ngram=ngram,
+                end_id=self._tokenizer.eos_token_id, beam_size=beam_size, max_new_tokens=max_new_tokens,
+                no_repeat_ngram_size=no_repeat_ngram_size,
             )  # fmt: skip
         except Exception as error:  # a graph is a program: it may stop at one sentence and not at another
             raise CheckpointError(

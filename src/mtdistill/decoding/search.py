@@ -24,7 +24,7 @@ class Decoding(Protocol):
 
 
 def search(decoding: Decoding, sentences: int, *, start_id: int, end_id: int, beam_size: int,
-           max_new_tokens: int, ngram: int = 0) -> list[list[int]]:  # fmt: skip
+           max_new_tokens: int, no_repeat_ngram_size: int = 0) -> list[list[int]]:  # fmt: skip
     """The output of each sentence, with the end mark where there is one.
 
     Args:
@@ -34,20 +34,22 @@ def search(decoding: Decoding, sentences: int, *, start_id: int, end_id: int, be
         end_id: the end mark.
         beam_size: hypotheses kept; 1 is greedy.
         max_new_tokens: cap of an output, end mark included, > 0.
-        ngram: so many tokens in a row come only once in an output; 0: any may come again.
+        no_repeat_ngram_size: so many tokens in a row come only once in an output; 0: any may come again.
     """
     if beam_size == 1:
-        return _greedy(decoding, sentences, start_id, end_id, max_new_tokens, ngram)
-    return _beam(decoding, sentences, start_id, end_id, max_new_tokens, ngram, beam_size)
+        return _greedy(decoding, sentences, start_id, end_id, max_new_tokens, no_repeat_ngram_size)
+    return _beam(decoding, sentences, start_id, end_id, max_new_tokens, no_repeat_ngram_size, beam_size)
 
 
 def _greedy(
-    decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int, ngram: int
+    decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int, no_repeat_ngram_size: int
 ) -> list[list[int]]:
     outputs: list[list[int]] = [[] for _ in range(sentences)]
     going, last_ids = np.arange(sentences), np.full(sentences, start_id)
     for _ in range(max_new_tokens):
-        logits = _without_repetitions(decoding.step(last_ids), [outputs[sentence] for sentence in going], ngram)
+        logits = _without_repetitions(
+            decoding.step(last_ids), [outputs[sentence] for sentence in going], no_repeat_ngram_size
+        )
         last_ids = logits.argmax(axis=1)
         for sentence, token in zip(going, last_ids, strict=True):
             outputs[sentence].append(int(token))
@@ -61,7 +63,13 @@ def _greedy(
 
 
 def _beam(
-    decoding: Decoding, sentences: int, start_id: int, end_id: int, max_new_tokens: int, ngram: int, beam_size: int
+    decoding: Decoding,
+    sentences: int,
+    start_id: int,
+    end_id: int,
+    max_new_tokens: int,
+    no_repeat_ngram_size: int,
+    beam_size: int,
 ) -> list[list[int]]:
     """The search of CTranslate2, and of transformers with ``early_stopping``: log-probability per token decides.
 
@@ -74,7 +82,7 @@ def _beam(
     for length in range(1, max_new_tokens + 1):
         # Twice as many as go on: up to half of them may be ends.
         so_far = [ids for hypotheses in beams for ids in hypotheses]
-        logits = _without_repetitions(decoding.step(last_ids), so_far, ngram)
+        logits = _without_repetitions(decoding.step(last_ids), so_far, no_repeat_ngram_size)
         values, parents, tokens = _best(logits, scores, 2 * beam_size)
         next_going, next_beams, next_scores, rows = [], [], [], []
         for place, sentence in enumerate(going):
@@ -102,21 +110,21 @@ def _beam(
     return [max(hypotheses, key=lambda scored: scored[0])[1] for hypotheses in ended]
 
 
-def _without_repetitions(logits: Floats, outputs: Sequence[list[int]], ngram: int) -> Floats:
-    """The logits with minus infinity for every token that would end a run of `ngram` tokens which the output has already.
+def _without_repetitions(logits: Floats, outputs: Sequence[list[int]], no_repeat_ngram_size: int) -> Floats:
+    """The logits with minus infinity for every token that would end an n-gram which the output has already.
 
     Args:
         logits: (rows, vocabulary), changed where they are writable.
         outputs: what each row has written so far.
-        ngram: 0 leaves everything as it is.
+        no_repeat_ngram_size: 0 leaves everything as it is.
     """
-    if ngram == 0:
+    if no_repeat_ngram_size == 0:
         return logits
     allowed = logits if logits.flags.writeable else logits.copy()
     for row, ids in enumerate(outputs):
-        last = ids[len(ids) - ngram + 1 :]
-        ends = range(ngram - 1, len(ids))
-        allowed[row, [ids[end] for end in ends if ids[end - ngram + 1 : end] == last]] = -np.inf
+        last = ids[len(ids) - no_repeat_ngram_size + 1 :]
+        ends = range(no_repeat_ngram_size - 1, len(ids))
+        allowed[row, [ids[end] for end in ends if ids[end - no_repeat_ngram_size + 1 : end] == last]] = -np.inf
     return allowed
 
 

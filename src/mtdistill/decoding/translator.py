@@ -29,7 +29,7 @@ DEFAULT_MAX_NEW_TOKENS = 256
 # with the square: the reference teacher takes 7 s and 0.3 GiB for 2,000 tokens, 87 s and 4 GiB for 8,000 (one thread).
 MAX_SOURCE_TOKENS = 2048
 # A second try may not write any three tokens twice: 2 and 4 did no better on the validation split (docs/experiments.md).
-SECOND_TRY_NGRAM = 3
+SECOND_TRY_NGRAM_SIZE = 3
 # Sentences x longest source of a batch in tokens; a batch of very long lines is made smaller, so that memory holds.
 _MAX_BATCH_TOKENS = 16_384
 # A model can write any byte; a line end would make two lines of one, and an escape would reach the terminal.
@@ -84,7 +84,7 @@ class Translator(ABC):
             sources: any text; lines without a visible character become "" without a call of the engine.
             beam_size: hypotheses kept in the search; 1 is greedy.
             batch_size: sentences that go through the engine at once; lines of similar length go together.
-            second_try: what loops or does not end is translated again without repetitions of `SECOND_TRY_NGRAM` tokens,
+            second_try: what loops or does not end is translated again without repetitions of `SECOND_TRY_NGRAM_SIZE` tokens,
                 and replaced if that is better. Without it a model shows what it says by itself.
         """
         lines = [sentences_of(text, self.source_lang) for text in self._cleaned(sources)]
@@ -105,7 +105,9 @@ class Translator(ABC):
             # What is longer is no sentence, and takes seconds.
             if len(sentence) <= MAX_SOURCE_TOKENS and _fails(sentence, translations[row])
         ]
-        again = self._search([sentences[row] for row in failed], beam_size, batch_size, ngram=SECOND_TRY_NGRAM)
+        again = self._search(
+            [sentences[row] for row in failed], beam_size, batch_size, no_repeat_ngram_size=SECOND_TRY_NGRAM_SIZE
+        )
         for row, (translation, *_) in zip(failed, again, strict=True):
             if not _fails(sentences[row], translation):
                 translations[row] = replace(translation, second_try=True)
@@ -116,9 +118,12 @@ class Translator(ABC):
         return [normalise(source, self.source_lang) for source in encodable]
 
     def _search(
-        self, texts: Sequence[str], beam_size: int, batch_size: int, number: int = 1, ngram: int = 0
+        self, texts: Sequence[str], beam_size: int, batch_size: int, number: int = 1, no_repeat_ngram_size: int = 0
     ) -> list[list[Translation]]:
-        """The best translations that the search finds for each cleaned text, best first; for `ngram` see `_generate`."""
+        """The best translations that the search finds for each cleaned text, best first.
+
+        For `no_repeat_ngram_size` see `_generate`.
+        """
         wanted = [index for index, text in enumerate(texts) if is_visible(text)]
         translations = [[Translation("")] for _ in texts]
         if not wanted:
@@ -130,7 +135,9 @@ class Translator(ABC):
             ([self._readable(source_ids[row]) for row in batch], max(caps_of[row] for row in batch))
             for batch in batches
         ]
-        for batch, outputs in zip(batches, self._generate_all(asked, beam_size, number, ngram), strict=True):
+        for batch, outputs in zip(
+            batches, self._generate_all(asked, beam_size, number, no_repeat_ngram_size), strict=True
+        ):
             # Every line is held to its own cap, whatever shares its batch.
             rows = [row for row, candidates in zip(batch, outputs, strict=True) for _ in candidates]
             found = (ids for candidates in outputs for ids in candidates)
@@ -145,22 +152,22 @@ class Translator(ABC):
         return translations
 
     def _generate_all(
-        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int, number: int, ngram: int
+        self, batches: Sequence[tuple[list[list[int]], int]], beam_size: int, number: int, no_repeat_ngram_size: int
     ) -> Iterator[list[list[list[int]]]]:
         """Output ids of every batch, given as its sources and their highest cap; an engine may run several at once.
 
         For each source a list of up to ``number`` outputs, best first; an engine that knows only the best gives that.
         """
         for source_ids, max_new_tokens in batches:
-            yield [[ids] for ids in self._generate(source_ids, beam_size, max_new_tokens, ngram)]
+            yield [[ids] for ids in self._generate(source_ids, beam_size, max_new_tokens, no_repeat_ngram_size)]
 
     @abstractmethod
     def _generate(
-        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, ngram: int
+        self, source_ids: list[list[int]], beam_size: int, max_new_tokens: int, no_repeat_ngram_size: int
     ) -> list[list[int]]:
         """Output ids of each source, with the end mark where the model set one.
 
-        No `ngram` tokens in a row come twice in an output; 0: anything may.
+        No `no_repeat_ngram_size` tokens in a row come twice in an output; 0: anything may.
         """
 
     def _readable(self, source_ids: list[int]) -> list[int]:

@@ -6,7 +6,7 @@ Imported by export.exporting; imports report, export.gate.
 import json
 
 from mtdistill.data.corpora import LICENCES
-from mtdistill.decoding.translator import SECOND_TRY_NGRAM
+from mtdistill.decoding.translator import SECOND_TRY_NGRAM_SIZE
 from mtdistill.export.gate import Parity
 from mtdistill.report import ReportCard
 from mtdistill.student.loading import FoundModel
@@ -75,8 +75,8 @@ def model_card(
         *_BROWSER.get(format_name, ()),
         "",
         "The model has learnt from single sentences: give it one at a time. An output that repeats itself or does not end "
-        f"comes out better with `no_repeat_ngram_size={SECOND_TRY_NGRAM}`. mtdistill does both, and so the figures below are "
-        "measured.",
+        f"comes out better with `no_repeat_ngram_size={SECOND_TRY_NGRAM_SIZE}`. mtdistill does both, and so the figures "
+        "below are measured.",
         "",
         "## Measured",
         "",
