@@ -2,6 +2,7 @@
 
     python benchmarks/presets.py --output FOLDER                   # all five, five to six hours on two cores
     python benchmarks/presets.py --output FOLDER quick balanced --seed 1 --seed 2 --seed 3
+    python benchmarks/presets.py --output FOLDER quality --set training.threads=1    # on one core, with room for another
     python benchmarks/presets.py --output FOLDER --summary         # only the table of what is there
 
 Runs `mtdistill distill PRESET`, from data to report card on the test split. A run that was interrupted goes on when the command
@@ -18,6 +19,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,10 @@ PROMISES_MISSED = 1
 PIECES = "pieces.json"  # in the run folder: seconds and peak memory of every process that worked on the run
 
 
-def settings(preset: str, seed: int, output: Path) -> RunConfig:
-    """Of one run; the first seed is the preset as it is."""
-    changed = [f"output={output}", *([f"training.seed={seed}", f"name={preset}-seed-{seed}"] if seed != 1 else [])]
-    return apply_overrides(load_preset(preset).config, changed)
+def settings(preset: str, seed: int, output: Path, changed: Sequence[str]) -> RunConfig:
+    """Of one run; the first seed is the preset as it is but for what is changed on purpose."""
+    other_seed = [f"training.seed={seed}", f"name={preset}-seed-{seed}"] if seed != 1 else []
+    return apply_overrides(load_preset(preset).config, [f"output={output}", *other_seed, *changed])
 
 
 def pieces_of(config: RunConfig) -> list[dict[str, float]]:
@@ -122,6 +124,7 @@ def main() -> int:
     parser.add_argument("preset", nargs="*", help=f"some of {', '.join(names)}; none: all")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--seed", type=int, action="append", help="repeatable; 1 unless given")
+    parser.add_argument("--set", action="append", default=[], help="a setting of every run, such as training.threads=1")
     parser.add_argument("--random", action="store_true", help="train the same student from random weights too")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -129,7 +132,7 @@ def main() -> int:
     results = json.loads(arguments.results.read_text(encoding="utf-8")) if arguments.results.is_file() else {}
     for preset in arguments.preset or names:
         for seed in arguments.seed or [1]:
-            config = settings(preset, seed, arguments.output)
+            config = settings(preset, seed, arguments.output, arguments.set)
             if not arguments.summary and find_card(run_folder(config).path) is None:
                 run(config, random=arguments.random)
             if card := find_card(run_folder(config).path):
