@@ -35,6 +35,16 @@ def test_arguments_are_translated_line_by_line(run: Any, student: str) -> None:
     assert called.out == "he likes the cat.\nTom bought the book.\n"
 
 
+def test_a_hint_about_the_processor_is_not_among_the_translations(
+    run: Any, student: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "mtdistill.decoding.overflow.overflow_hint", lambda translator: f"{translator.engine} [overflows]"
+    )
+    called = run("translate", "--model", student, "他喜欢猫。")
+    assert (called.out, called.err) == ("he likes the cat.\n", "PyTorch [overflows]\n")
+
+
 def test_standard_input_is_translated_and_empty_lines_stay(run: Any, student: str) -> None:
     called = run("translate", "--model", student, stdin="他喜欢猫。\n\n   \n汤姆买了书。")
     assert called.code == 0

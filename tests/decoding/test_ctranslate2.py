@@ -9,7 +9,6 @@ import torch
 from transformers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 
 from mtdistill.decoding import CTranslate2Translator, Quantization, Translation, Translator, convert_to_ctranslate2
-from mtdistill.decoding.ctranslate2 import int8_overflows
 from mtdistill.errors import CheckpointError
 
 Corpus = list[tuple[str, str]]
@@ -19,29 +18,6 @@ Build = Callable[..., Translator]
 def from_model(teacher: Any, **options: Any) -> CTranslate2Translator:
     model, tokenizer = teacher
     return CTranslate2Translator.from_model(model, tokenizer, source_lang="zh", **options)
-
-
-@pytest.mark.parametrize(
-    ("known", "environment", "overflows"),
-    [
-        ({"cpu_name": "AMD Ryzen 7 5800X", "avx_vnni": False, "avx512_vnni": False}, {}, True),
-        ({"cpu_name": "AMD Ryzen 7 5800X"}, {"CT2_USE_MKL": "0"}, True),
-        ({"cpu_name": "AMD Ryzen 7 5800X"}, {"CT2_USE_MKL": "1"}, False),
-        ({"cpu_name": "AMD EPYC 9554", "avx512_vnni": True}, {}, False),
-        ({"cpu_name": "AMD EPYC 9554", "avx_vnni": True}, {}, False),
-        ({"cpu_name": "Intel(R) Core(TM) i5-7200U"}, {}, False),
-        ({"cpu_name": "Apple M2"}, {}, False),
-        ({}, {}, False),
-    ],
-)
-def test_int8_overflows_on_older_processors_of_amd(
-    known: dict[str, Any], environment: dict[str, str], overflows: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CT2_USE_MKL")
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
-    assert int8_overflows() is overflows
 
 
 class TestOpening:

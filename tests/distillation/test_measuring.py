@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import sys
@@ -7,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
+from mtdistill.display import Display
 from mtdistill.distillation.measuring import measure_student, rarest_pieces
 from mtdistill.errors import CheckpointError, MissingExtraError, TeacherError
 from mtdistill.export.exporting import export_model
@@ -95,11 +98,15 @@ class TestAStudent:
 
 @pytest.mark.parametrize(("format_name", "engine"), [("ctranslate2", "CTranslate2"), ("onnx", "ONNX Runtime")])
 def test_an_export_is_measured_as_it_is(
-    format_name: str, engine: str, run_of: Path, corpus_file: Path, tiny_corpus: Sequence[tuple[str, str]]
-) -> None:
+    format_name: str, engine: str, run_of: Path, corpus_file: Path, tiny_corpus: Sequence[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("mtdistill.decoding.overflow.int8_overflows", lambda: True)
     done = export_model(run_of, format_name, "int8", accept_loss=True)
     assert done.folder == run_of / "export" / f"{format_name}-int8"
-    card = measure_student(done.folder)
+    said = io.StringIO()
+    card = measure_student(done.folder, Display(Console(file=said)))
+    assert ("CT2_USE_MKL=1" in said.getvalue()) is (engine == "CTranslate2")
     assert card.form == f"{engine} int8"
     assert card.engine == f"{engine} int8"
     assert card.preset == "quick"

@@ -153,6 +153,17 @@ class TestTheOlderExport:
             assert self.unchanged(older)
         assert export(accept_loss=True).parity.identical == 0.5
 
+    @pytest.mark.parametrize(("format_name", "said"), [("ctranslate2", True), ("onnx", False)])
+    def test_a_refusal_names_a_processor_that_overflows(
+        self, format_name: str, said: bool, export: Export, older: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        measured = exporting.measure_parity
+        monkeypatch.setattr(exporting, "measure_parity", lambda *a, **o: replace(measured(*a, **o), bleu_after=1.0))
+        monkeypatch.setattr("mtdistill.decoding.overflow.int8_overflows", lambda: True)
+        with pytest.raises(ExportError) as refused:
+            export(format_name, "int8")
+        assert ("CT2_USE_MKL=1" in str(refused.value)) is said
+
     def test_stays_when_the_new_one_is_interrupted(
         self, export: Export, older: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -42,6 +42,7 @@ def run_translate(console: Console, texts: Sequence[str], model: Path | None, te
     import torch
 
     from mtdistill.decoding import HuggingFaceTranslator, Translator
+    from mtdistill.decoding.overflow import overflow_hint
     from mtdistill.decoding.translator import is_visible
     from mtdistill.output_checks import check_translation, failure_marker
     from mtdistill.student.loading import find_model
@@ -57,7 +58,10 @@ def run_translate(console: Console, texts: Sequence[str], model: Path | None, te
         )  # fmt: skip
     if model:
         found = find_model(model)
-        translators[tr(en="student", zh="学生")] = (found.translator(torch.get_num_threads()), found.target_lang)
+        student = found.translator(torch.get_num_threads())
+        translators[tr(en="student", zh="学生")] = (student, found.target_lang)
+        if hint := overflow_hint(student):
+            Display(Console(stderr=True)).say(hint)
     failed = False
     for line in _lines(console, texts):
         for name, (translator, target_lang) in translators.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -235,16 +234,6 @@ def convert_model_to_ctranslate2(
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         convert_to_ctranslate2(Path(folder), destination, quantization)
-
-
-def int8_overflows() -> bool:
-    """Whether CTranslate2 adds int8 products in 16 bits on this processor: with oneDNN, which it takes on AMD, and no VNNI.
-
-    See docs/experiments.md, 2026-11-27. False where the processor is not known.
-    """
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every PyTorch
-    vnni = known.get("avx512_vnni") or known.get("avx_vnni")
-    return "AMD" in known.get("cpu_name", "") and not vnni and os.environ.get("CT2_USE_MKL", "0") == "0"
 
 
 def _require_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerFast, rows: int) -> None:

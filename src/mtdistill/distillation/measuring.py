@@ -17,6 +17,7 @@ from mtdistill.config import RunConfig
 from mtdistill.data.own_sentences import read_evaluation_set
 from mtdistill.data.prepared import EvaluationSet, PreparedData
 from mtdistill.decoding import ComputeType, CTranslate2Translator
+from mtdistill.decoding.overflow import overflow_hint
 from mtdistill.display import Display
 from mtdistill.distillation.duels import Engines, duels_of_a_student, duels_of_an_export
 from mtdistill.evaluation import ModelSize, model_size, peak_memory_mib, rarest_piece_counts, require_comet
@@ -70,6 +71,8 @@ def report_card(
             )
             judged = ours.ctranslate2("float32", threads)
             duels = list(duels_of_a_student(ours, theirs, threads, thorough=thorough))
+        if hint := overflow_hint(judged):
+            display.say(hint)
         reference = theirs.ctranslate2("float32", threads)
         memory: list[float | None] = [None, None]
         if thorough and isinstance(judged, CTranslate2Translator):

@@ -96,7 +96,7 @@ def bench_training(config: RunConfig, materials: Materials, updates: int, displa
                 )
             )
         engine = trainer.use_fastest(candidates)
-        with display.bar(tr(en="updates", zh="更新"), 2 * updates) as bar:
+        with display.bar(tr(en="updates, half of them to warm up", zh="更新（一半用于预热）"), 2 * updates) as bar:
             rehearsed = rehearse(trainer, updates, bar.advance_to)
     batches, seconds = rehearsed.batches, rehearsed.seconds
     products = [_products(model, teacher.model, batch, engine) for batch in batches]

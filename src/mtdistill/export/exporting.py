@@ -20,6 +20,7 @@ from mtdistill.decoding import (
     Translator,
     convert_model_to_ctranslate2,
 )
+from mtdistill.decoding.overflow import overflow_hint
 from mtdistill.display import Display
 from mtdistill.errors import ConfigError, ExportError
 from mtdistill.export.gate import FEWEST_SENTENCES, SENTENCES, Parity, measure_parity, require
@@ -145,7 +146,8 @@ def _export(
     rounds = precision == "int8"
     parity = measure_parity(before, after, sentences, model.target_lang, rounds_weights=rounds, display=display)
     if not accept_loss:
-        require(parity, f"{format_name} {precision}", [p for p in PRECISIONS[format_name] if p != precision])
+        others = [other for other in PRECISIONS[format_name] if other != precision]
+        require(parity, f"{format_name} {precision}", others, overflow_hint(after))
     info = {
         **model.info,
         "parameters": model.parameters,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from mtdistill.data.prepared import EvaluationSet
 from mtdistill.decoding import Translation, Translator
-from mtdistill.decoding.ctranslate2 import int8_overflows
 from mtdistill.display import Display
 from mtdistill.errors import ExportError
 from mtdistill.evaluation import corpus_quality
@@ -97,13 +96,14 @@ def measure_parity(
     )
 
 
-def require(parity: Parity, name: str, alternatives: Sequence[str]) -> None:
+def require(parity: Parity, name: str, alternatives: Sequence[str], hint: str = "") -> None:
     """Refuse an export that translates worse than its tolerance allows.
 
     Args:
         parity: what was measured.
         name: of the export, such as "ctranslate2 int8".
         alternatives: the other number formats of the same kind of export.
+        hint: what else may help.
 
     Raises:
         ExportError: the figures, and what to do.
@@ -112,17 +112,11 @@ def require(parity: Parity, name: str, alternatives: Sequence[str]) -> None:
         return
     other = ", ".join(alternatives)
     if parity.rounds_weights:
-        hint = ""
-        if name.startswith("ctranslate2") and int8_overflows():
-            hint = tr(
-                en=" CTranslate2's int8 overflows on this processor; set CT2_USE_MKL=1 in the environment, and it does not.",
-                zh="在此处理器上，CTranslate2 的 int8 会溢出；设置环境变量 CT2_USE_MKL=1 可避免。",
-            )
         raise ExportError(
             tr(
                 en=f"the export {name} translates worse than the model: got {parity} ({parity.bleu_loss:.1%} of BLEU "
                 f"lost), accepted a loss of at most {MAX_BLEU_LOSS:.0%}. Nothing was written. Take another "
-                f"--quantization ({other}), or accept the loss with --accept-loss.{hint}",
+                f"--quantization ({other}), or accept the loss with --accept-loss. {hint}".rstrip(),
                 zh=f"导出 {name} 的译文质量低于原模型：{parity}（BLEU 损失 {parity.bleu_loss:.1%}），"
                 f"最多允许损失 {MAX_BLEU_LOSS:.0%}。没有写入任何文件。请换用其他 --quantization（{other}），"
                 f"或用 --accept-loss 接受损失。{hint}",
