@@ -67,11 +67,12 @@ def run(config: RunConfig, *, random: bool) -> None:
         sys.exit(code)
 
 
-def result_of(config: RunConfig, card: ReportCard) -> dict[str, Any]:
-    """What is kept of a run."""
+def result_of(config: RunConfig, card: ReportCard, changed: Sequence[str]) -> dict[str, Any]:
+    """What is kept of a run, and what was changed in its preset."""
     folder = run_folder(config).path
     pieces = pieces_of(config)
     return {
+        "changed": list(changed),
         "environment": json.loads((folder / "environment.json").read_text(encoding="utf-8")),
         "measured_at": card.measured_at,
         "minutes": sum(piece["seconds"] for piece in pieces) / 60,
@@ -136,7 +137,7 @@ def main() -> int:
             if not arguments.summary and find_card(run_folder(config).path) is None:
                 run(config, random=arguments.random)
             if card := find_card(run_folder(config).path):
-                results[config.run_name] = result_of(config, card)
+                results[config.run_name] = result_of(config, card, arguments.set)
                 write_atomically(arguments.results, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
     print(table(results))
     return 0
