@@ -9,8 +9,19 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numba.core.codegen import get_host_cpu_features
 
-from mtdistill.kernels.numbers import array, exponential, hashed, highest, load, number, random_bits, scratch, store
+from mtdistill.kernels.numbers import (
+    array,
+    exponential,
+    hashed,
+    highest,
+    load,
+    number,
+    random_bits,
+    scratch,
+    store,
+)
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_subnormal=True)
 WORD = 2**64
@@ -36,6 +47,18 @@ def highest_of(row: Any) -> Any:
 @numba.njit
 def computed_in(values: Any) -> Any:
     return number(values, 3), scratch(values, (2, 3))
+
+
+@numba.njit
+def doubled(values: Any, result: Any) -> None:
+    for column in range(len(values)):
+        result[column] = 2 * values[column]
+
+
+@pytest.mark.skipif("+avx512bf16" not in get_host_cpu_features().split(","), reason="narrower vectors than 512 bits")
+def test_whole_vectors_are_used() -> None:
+    doubled(np.ones(99, np.float32), np.ones(99, np.float32))
+    assert all("zmm" in code for code in doubled.inspect_asm().values())
 
 
 def split_mix(seed: int, counter: int) -> int:

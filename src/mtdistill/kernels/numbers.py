@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from numba import types
+from numba.core.codegen import get_host_cpu_features
 from numba.core.compiler import Compiler
 from numba.extending import intrinsic, overload
 from torch import Tensor
@@ -22,6 +23,19 @@ Array = npt.NDArray[Any]
 
 # Everything but "no infinities": sums may be reordered, and a loss that is not finite still shows.
 _FASTMATH = {"nnan", "nsz", "arcp", "contract", "afn", "reassoc"}
+
+
+def _with_wide_vectors(features: str) -> str:
+    """The features of a processor, as LLVM writes them, without the advice to leave half of each vector unused.
+
+    LLVM tunes for all Intel servers as if 512 bits at once lowered their clock, which those with bfloat16 hardly do:
+    the objective takes 1.4 ns an element instead of 2.0 on Emerald Rapids. Other makers' are not given that advice.
+    """
+    return f"{features},-prefer-256-bit" if "+avx512bf16" in features.split(",") else features
+
+
+if numba.config.CPU_FEATURES is None:  # the user has not asked for others
+    numba.config.CPU_FEATURES = _with_wide_vectors(get_host_cpu_features())
 
 
 class _NoAlias(Compiler):  # type: ignore[misc]
