@@ -144,6 +144,19 @@ def script_share(text: str, lang: str) -> float:
     return sum(_in_scripts(c, expected) for c in letters) / len(letters)
 
 
+def written_only_in(text: str, lang: str, other: str) -> bool:
+    """Whether a text has a letter that one language is written with and the other is not.
+
+    Latin letters do not count, since names come in them everywhere; nor does anything where a script is not known here.
+
+    >>> written_only_in("▁你", "zh", "en"), written_only_in("▁OK", "en", "zh"), written_only_in("か", "ja", "zh")
+    (True, False, True)
+    """
+    scripts, others = (_SCRIPTS.get(base_language(each), ()) for each in (lang, other))
+    only = tuple(script for script in scripts if others and script not in (*others, "LATIN"))
+    return any(c.isalpha() and _in_scripts(c, only) for c in text)
+
+
 def shows_encoding_damage(text: str) -> bool:
     """Replacement characters, control characters, or UTF-8 that was once read as Latin-1 (``Ã©``, ``â€™``)."""
     if "\ufffd" in text or any(unicodedata.category(c) in ("Cc", "Cs", "Co") for c in text):

@@ -3,13 +3,8 @@
 Imported by output_checks, evaluation and everything above; imports text, messages, errors.
 """
 
-from mtdistill.decoding.ctranslate2 import (
-    ComputeType,
-    CTranslate2Translator,
-    Quantization,
-    convert_model_to_ctranslate2,
-    convert_to_ctranslate2,
-)
+from mtdistill.decoding.conversion import Quantization, convert_model_to_ctranslate2, convert_to_ctranslate2
+from mtdistill.decoding.ctranslate2 import ComputeType, CTranslate2Translator
 from mtdistill.decoding.huggingface import HuggingFaceTranslator
 from mtdistill.decoding.onnx import OnnxPrecision, OnnxTranslator
 from mtdistill.decoding.translator import DEFAULT_MAX_NEW_TOKENS, Translation, Translator

@@ -1,4 +1,4 @@
-"""Translating with CTranslate2, and making its model folders."""
+"""Translating with CTranslate2."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from mtdistill.data.tokenizer import load_tokenizer
+from mtdistill.decoding.conversion import (
+    VOCABULARY_FILE,
+    convert_model_to_ctranslate2,
+    convert_to_ctranslate2,
+    detail_of,
+)
 from mtdistill.decoding.model_bin import require_t5
+from mtdistill.decoding.shortlist import require_shortlist
 from mtdistill.decoding.translator import DEFAULT_MAX_NEW_TOKENS, Translation, Translator
 from mtdistill.errors import CheckpointError
 from mtdistill.messages import tr
@@ -23,7 +29,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 ComputeType = Literal["float32", "int8"]
-Quantization = Literal["float32", "float16", "int8"]
 
 
 class CTranslate2Translator(Translator):
@@ -50,7 +55,7 @@ class CTranslate2Translator(Translator):
         """Load a CTranslate2 folder with its tokenizer beside it.
 
         Args:
-            folder: as `convert_to_ctranslate2` writes it.
+            folder: as `convert_to_ctranslate2` writes it; a shortlist in it is used.
             source_lang: language the sources are normalised for.
             compute_type: number format of the weights in use; None: the one they are stored in, or float32 where the
                 processor cannot compute in it.
@@ -64,7 +69,7 @@ class CTranslate2Translator(Translator):
 
         try:
             tokenizer = load_tokenizer(folder)
-            _require_vocabulary(folder, tokenizer, require_t5(folder / "model.bin"))
+            require_shortlist(folder, _vocabulary(folder, tokenizer, require_t5(folder / "model.bin")))
             # A sentence is too little work for several threads: each takes batches of its own.
             with _torch_threads_kept():
                 engine_model = ctranslate2.Translator(
@@ -82,9 +87,9 @@ class CTranslate2Translator(Translator):
         except Exception as error:  # transformers and CTranslate2 raise many kinds, RuntimeError and ValueError too
             raise CheckpointError(
                 tr(
-                    en=f"the CTranslate2 model could not be loaded: got {folder} ({_detail(error)}), accepted a folder "
+                    en=f"the CTranslate2 model could not be loaded: got {folder} ({detail_of(error)}), accepted a folder "
                     "with model.bin and its tokenizer. Export it again: mtdistill export PATH --format ctranslate2",
-                    zh=f"无法加载 CTranslate2 模型：得到 {folder}（{_detail(error)}），需要含有 model.bin 及其分词器的"
+                    zh=f"无法加载 CTranslate2 模型：得到 {folder}（{detail_of(error)}），需要含有 model.bin 及其分词器的"
                     "文件夹。请重新导出：mtdistill export PATH --format ctranslate2",
                 )
             ) from error
@@ -96,17 +101,20 @@ class CTranslate2Translator(Translator):
         folder: Path,
         *,
         source_lang: str,
+        target_lang: str | None = None,
         compute_type: ComputeType = "float32",
         threads: int = 1,
         max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
     ) -> Self:
         """Like `open`, for a Hugging Face folder, which is converted; nothing is left on disk.
 
+        With ``target_lang`` the model gets a shortlist, see `decoding.shortlist`; without, it can write every piece.
+
         Raises:
             CheckpointError: CTranslate2 cannot convert or load this model.
         """
         with tempfile.TemporaryDirectory() as scratch:
-            convert_to_ctranslate2(folder, Path(scratch))
+            convert_to_ctranslate2(folder, Path(scratch), languages=_languages(source_lang, target_lang))
             # The weights are read into memory here, so the converted folder is not needed afterwards.
             return cls.open(
                 Path(scratch),
@@ -123,13 +131,15 @@ class CTranslate2Translator(Translator):
         tokenizer: PreTrainedTokenizerFast,
         *,
         source_lang: str,
+        target_lang: str | None = None,
         compute_type: ComputeType = "float32",
         threads: int = 1,
         max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
     ) -> Self:
         """Like `from_folder`, for a model in memory, which is left as it is."""
         with tempfile.TemporaryDirectory() as scratch:
-            convert_model_to_ctranslate2(model, tokenizer, Path(scratch))
+            languages = _languages(source_lang, target_lang)
+            convert_model_to_ctranslate2(model, tokenizer, Path(scratch), languages=languages)
             return cls.open(
                 Path(scratch),
                 source_lang=source_lang,
@@ -187,6 +197,7 @@ class CTranslate2Translator(Translator):
             max_decoding_length=max_new_tokens,
             no_repeat_ngram_size=no_repeat_ngram_size,
             return_end_token=True,
+            use_vmap=True,  # the shortlist, where there is one
             asynchronous=True,
         )
         return submitted
@@ -196,81 +207,18 @@ class CTranslate2Translator(Translator):
         return [[to_ids(tokens) for tokens in each.result().hypotheses] for each in submitted]
 
 
-def convert_to_ctranslate2(model_folder: Path, destination: Path, quantization: Quantization = "float32") -> None:
-    """Write a CTranslate2 model, with the tokenizer beside it.
-
-    Args:
-        model_folder: a Hugging Face folder with a T5 model and its tokenizer.
-        destination: existing folder; files of the same names are replaced.
-        quantization: number format of the stored weights. int8: the matrices, one scale per row; norms stay float32.
-
-    Raises:
-        CheckpointError: CTranslate2 cannot convert this model.
-    """
-    import ctranslate2
-
-    try:
-        with _no_progress_bars():
-            tokenizer = load_tokenizer(model_folder)
-            converter = ctranslate2.converters.TransformersConverter(str(model_folder))
-            converter.convert(str(destination), quantization=quantization, force=True)
-            tokenizer.save_pretrained(str(destination))
-    except OSError as error:
-        if error.errno is not None:  # no space, not writable: said better by whoever knows what was being written
-            raise
-        raise _not_convertible(model_folder, error) from error
-    except Exception as error:  # transformers and CTranslate2 raise many kinds, RuntimeError and KeyError too
-        raise _not_convertible(model_folder, error) from error
+def _languages(source_lang: str, target_lang: str | None) -> tuple[str, str] | None:
+    return (source_lang, target_lang) if target_lang else None
 
 
-def convert_model_to_ctranslate2(
-    model: T5ForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerFast,
-    destination: Path,
-    quantization: Quantization = "float32",
-) -> None:
-    """Like `convert_to_ctranslate2`, for a model in memory, which is left as it is."""
-    with _no_progress_bars(), tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        convert_to_ctranslate2(Path(folder), destination, quantization)
-
-
-def _require_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerFast, rows: int) -> None:
-    """Tokens go to CTranslate2 as text; one beyond the table of the embeddings would be looked up all the same."""
-    pieces = json.loads((folder / "shared_vocabulary.json").read_text(encoding="utf-8"))
+def _vocabulary(folder: Path, tokenizer: PreTrainedTokenizerFast, rows: int) -> list[str]:
+    """Its pieces. Tokens go to CTranslate2 as text; one beyond the table of the embeddings would be looked up all the same."""
+    pieces: list[str] = json.loads((folder / VOCABULARY_FILE).read_text(encoding="utf-8"))
     own = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     if len(pieces) != rows or pieces[: len(own)] != own:
         raise ValueError(tr(en=f"another vocabulary: {len(pieces)} pieces, {len(own)} in the tokenizer, {rows} rows",
                             zh=f"词表不一致：{len(pieces)} 个词元，分词器 {len(own)} 个，模型 {rows} 行"))  # fmt: skip
-
-
-def _not_convertible(folder: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        tr(
-            en=f"the model could not be converted to CTranslate2: got {folder} ({_detail(error)}), accepted a Hugging "
-            "Face folder with a T5 model and its tokenizer. Check the path, or copy the folder again.",
-            zh=f"无法把模型转换成 CTranslate2 格式：得到 {folder}（{_detail(error)}），"
-            "需要含有 T5 模型及其分词器的 Hugging Face 文件夹。请检查路径，或重新复制该文件夹。",
-        )
-    )
-
-
-def _detail(error: BaseException) -> str:
-    error = error.__cause__ or error  # of an error of ours: what the library said
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Without the bars transformers shows for reading and writing; half a second of work needs none."""
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bar()
+    return pieces
 
 
 @contextmanager

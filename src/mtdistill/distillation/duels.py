@@ -26,15 +26,20 @@ class Engines:
     """What translates with one model in PyTorch, in every engine and number format; converted when first asked for."""
 
     def __init__(
-        self, model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, source_lang: str, scratch: Path
+        self,
+        model: T5ForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerFast,
+        languages: tuple[str, str],
+        scratch: Path,
     ) -> None:
-        self._model, self._tokenizer, self._source_lang, self._scratch = model, tokenizer, source_lang, scratch
+        self._model, self._tokenizer, self._languages, self._scratch = model, tokenizer, languages, scratch
+        self._source_lang, _ = languages
 
     def ctranslate2_folder(self) -> Path:
-        """The model in float32; other formats are made of it when it is loaded."""
+        """The model in float32 with its shortlist; other formats are made of it when it is loaded."""
         folder = self._scratch / "ctranslate2"
         if not folder.exists():
-            convert_model_to_ctranslate2(self._model, self._tokenizer, folder)
+            convert_model_to_ctranslate2(self._model, self._tokenizer, folder, languages=self._languages)
         return folder
 
     def ctranslate2(self, compute_type: ComputeType, threads: int) -> Translator:

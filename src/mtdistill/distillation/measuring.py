@@ -60,15 +60,14 @@ def report_card(
     """
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as scratch:
-        theirs = Engines(teacher.model, teacher.tokenizer, test_set.source_lang, Path(scratch) / "teacher")
+        languages = (test_set.source_lang, test_set.target_lang)
+        theirs = Engines(teacher.model, teacher.tokenizer, languages, Path(scratch) / "teacher")
         if model.student is None:
             ours = None
             judged = model.translator(threads)
             duels = list(duels_of_an_export(model, theirs, judged, threads, thorough=thorough))
         else:
-            ours = Engines(
-                model.student.model, model.student.tokenizer, test_set.source_lang, Path(scratch) / "student"
-            )
+            ours = Engines(model.student.model, model.student.tokenizer, languages, Path(scratch) / "student")
             judged = ours.ctranslate2("float32", threads)
             duels = list(duels_of_a_student(ours, theirs, threads, thorough=thorough))
         if hint := overflow_hint(judged):

@@ -132,7 +132,11 @@ def _random_baseline(
     trained = train_student(settings, materials, RunFolder(run.path / RANDOM_BASELINE), display, resume=resume)
     data, sentences = materials.data, materials.data.evaluation_set("test")
     translator = CTranslate2Translator.from_model(
-        trained.student.model, trained.student.tokenizer, source_lang=data.source_lang, threads=materials.threads
+        trained.student.model,
+        trained.student.tokenizer,
+        source_lang=data.source_lang,
+        target_lang=data.target_lang,
+        threads=materials.threads,
     )
     texts = [translation.text for translation in translator.translate(sentences.sources)]
     return corpus_quality(texts, sentences.references, data.target_lang).bleu

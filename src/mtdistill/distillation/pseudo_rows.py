@@ -60,7 +60,11 @@ def with_pseudo_targets(
     pairs = _stored_pairs(path, gold)
     if pairs is None:
         translator = CTranslate2Translator.from_model(
-            teacher.model, teacher.tokenizer, source_lang=data.source_lang, threads=materials.threads
+            teacher.model,
+            teacher.tokenizer,
+            source_lang=data.source_lang,
+            target_lang=data.target_lang,
+            threads=materials.threads,
         )
         done = write_pseudo_targets(
             sentences, translator, data.target_lang, path, DEFAULT_SEARCH, display, teacher=fingerprint

@@ -136,6 +136,7 @@ def make_pseudo_targets(
         teacher.model,
         teacher.tokenizer,
         source_lang=data.source_lang,
+        target_lang=data.target_lang,
         compute_type=precision,
         threads=materials.threads,
     )

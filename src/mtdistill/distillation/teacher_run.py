@@ -89,7 +89,7 @@ def evaluate_teacher(folder: Path, data: PreparedData, display: Display) -> Mapp
     """BLEU, chrF2 and success rate on the test split at every beam of `BEAMS`, with samples; also shown."""
     sentences = data.evaluation_set("test")
     translator = CTranslate2Translator.from_folder(
-        folder, source_lang=data.source_lang, threads=torch.get_num_threads()
+        folder, source_lang=data.source_lang, target_lang=data.target_lang, threads=torch.get_num_threads()
     )
     results: dict[str, Any] = {"sentences": len(sentences), "engine": "CTranslate2 float32"}
     for beam in BEAMS:

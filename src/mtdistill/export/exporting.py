@@ -17,6 +17,7 @@ from mtdistill.decoding import (
     CTranslate2Translator,
     HuggingFaceTranslator,
     OnnxTranslator,
+    Quantization,
     Translator,
     convert_model_to_ctranslate2,
 )
@@ -142,7 +143,7 @@ def _export(
     display.say(tr(en=f"writing {format_name} {precision}", zh=f"正在写出 {format_name} {precision}"))
     threads = torch.get_num_threads()
     before = model.translator(threads)
-    after = _convert(student, format_name, precision, fresh, model.source_lang, threads)
+    after = _convert(student, format_name, precision, fresh, (model.source_lang, model.target_lang), threads)
     rounds = precision == "int8"
     parity = measure_parity(before, after, sentences, model.target_lang, rounds_weights=rounds, display=display)
     if not accept_loss:
@@ -161,9 +162,10 @@ def _export(
 
 
 def _convert(
-    student: Student, format_name: str, precision: str, fresh: Path, source_lang: str, threads: int
+    student: Student, format_name: str, precision: str, fresh: Path, languages: tuple[str, str], threads: int
 ) -> Translator:
     """Write the model into the folder, and what translates from there: the files are read back, not the memory."""
+    source_lang, _ = languages
     if format_name == "hf":
         save_folder(student, fresh, getattr(torch, precision))
         reloaded = load_student(fresh)
@@ -171,7 +173,8 @@ def _convert(
     if format_name == "onnx":
         convert_to_onnx(student.model, student.tokenizer, fresh, "int8" if precision == "int8" else "float32")
         return OnnxTranslator.open(fresh, source_lang=source_lang, threads=threads)
-    convert_model_to_ctranslate2(student.model, student.tokenizer, fresh, precision)  # type: ignore[arg-type]
+    number_format: Quantization = precision  # type: ignore[assignment]
+    convert_model_to_ctranslate2(student.model, student.tokenizer, fresh, number_format, languages=languages)
     return CTranslate2Translator.open(fresh, source_lang=source_lang, threads=threads)
 
 
