@@ -5,8 +5,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mtdistill.text import (
+    LOOP_EXCESS,
+    MIN_LOOP,
+    UNITS_PER_REPETITION,
     UNSPACED,
+    _repetitions,
     base_language,
+    loops,
     match_key,
     normalise,
     script_share,
@@ -197,3 +202,21 @@ def test_units_are_the_text_in_its_order_without_what_is_between(text: str) -> N
         assert unit
         place = start + len(unit)
     assert not any(c.isalnum() for c in folded[place:])
+
+
+# Words that repeat, in a row or in pairs or within themselves.
+LOOPING = st.lists(st.sampled_from(["no", "yes", "我", "hahaha", "hahahaha", "absolutely"]), max_size=14).map(" ".join)
+
+
+@given(LOOPING, LOOPING)
+@example("no", "no no no no")
+@example("no", "no yes no yes no yes no yes")
+@example("no", "hahahaha")
+def test_loops_are_found_whatever_is_looked_at_first(source: str, hypothesis: str) -> None:
+    repetitions, count = _repetitions(units(hypothesis)), len(units(hypothesis))
+    expected = (
+        repetitions >= MIN_LOOP
+        and repetitions >= count / UNITS_PER_REPETITION
+        and repetitions > _repetitions(units(source)) + LOOP_EXCESS
+    )
+    assert loops(source, hypothesis) == expected
