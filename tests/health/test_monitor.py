@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,14 +79,30 @@ def test_too_many_bad_updates_in_a_row_ask_to_go_back_to_before_them() -> None:
     assert (request.value.failed_at, request.value.began_at) == (35, 30)
 
 
-def test_a_loss_that_leaves_its_level_asks_to_go_back() -> None:
+@pytest.mark.parametrize(("level", "updates"), [(3.0, 11), (2.0, 26)])
+def test_a_loss_that_leaves_its_level_asks_to_go_back(level: float, updates: int) -> None:
     monitor = make_monitor()
     run(monitor, [1.0] * 60)
+    run(monitor, [level] * (updates - 1), first=61)
     with pytest.raises(GoBack) as request:
-        run(monitor, [2.0] * 20, first=61)
-    assert monitor.journal.counts == {"loss_spike": 5, "loss_diverging": 1}
+        run(monitor, [level], first=60 + updates)
+    assert monitor.journal.counts == {"loss_spike": 1, "loss_diverging": 1}
     assert request.value.began_at < 61
     assert not monitor.is_well()
+
+
+def test_every_spike_is_told_of_once() -> None:
+    monitor = make_monitor()
+    run(monitor, [*[1.0] * 60, *[2.0] * 4, *[1.0] * 20, *[2.0] * 5, *[1.0] * 20])
+    assert monitor.journal.counts["loss_spike"] == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_batches_as_different_as_those_of_quick_raise_no_alarm(seed: int) -> None:
+    losses = 0.4 * np.random.default_rng(seed).lognormal(sigma=0.45, size=435)  # 0.18 to 1.09 there
+    monitor = make_monitor()
+    run(monitor, losses.tolist())
+    assert not monitor.journal.counts
 
 
 def test_three_high_losses_of_few_tokens_are_no_spike() -> None:

@@ -20,12 +20,13 @@ def test_what_is_no_number_is_seen(value: float) -> None:
     assert series.non_finite(1e30) is None
 
 
-def test_two_losses_far_above_the_others_are_a_spike_one_is_a_hard_batch() -> None:
+def test_three_losses_far_above_the_others_are_a_spike_two_are_hard_batches() -> None:
     usual = noisy(1.0, 60)
-    assert series.loss_spike([*usual, 4.0, 5.0]) == pytest.approx({"loss": 5.0, "usual": 1.0, "limit": 2.0}, rel=0.6)
-    assert series.loss_spike([*usual, 4.0, 1.0]) is None
-    assert series.loss_spike([*usual, 1.0, 5.0]) is None
-    assert series.loss_spike([1.0, 9.0, 9.0]) is None  # nothing to compare with
+    spike = series.loss_spike([*usual, 4.0, 4.0, 5.0])
+    assert spike == pytest.approx({"loss": 5.0, "usual": 1.0, "limit": 2.0}, rel=0.6)
+    assert series.loss_spike([*usual, 4.0, 4.0, 1.0]) is None
+    assert series.loss_spike([*usual, 1.0, 5.0, 5.0]) is None
+    assert series.loss_spike([1.0, 9.0, 9.0, 9.0]) is None  # nothing to compare with
 
 
 def test_a_spike_lasts_longer_where_an_update_holds_few_tokens() -> None:
@@ -33,11 +34,11 @@ def test_a_spike_lasts_longer_where_an_update_holds_few_tokens() -> None:
     assert in_a_row == 4
     assert series.loss_spike([*usual, 4.0, 5.0, 4.0, 5.0], in_a_row)
     assert series.loss_spike([*usual, 5.0, 4.0, 5.0], in_a_row) is None
-    assert series.updates_of_a_spike(tokens_per_update=5000) == 2
+    assert series.updates_of_a_spike(tokens_per_update=5000) == 3
 
 
 def test_a_spike_of_the_past_does_not_raise_the_bar() -> None:
-    assert series.loss_spike([*noisy(1.0, 40), 50.0, 60.0, *noisy(1.0, 5), 4.0, 4.0])
+    assert series.loss_spike([*noisy(1.0, 40), 50.0, 60.0, *noisy(1.0, 5), 4.0, 4.0, 4.0])
 
 
 @pytest.mark.parametrize(("level", "spread"), [(1.0, 0.5), (0.4, 0.3), (3.0, 0.05)])
@@ -54,11 +55,13 @@ def test_a_gradient_ten_times_as_large_as_usual_explodes() -> None:
     assert series.gradient_explosion(0.5, [0.01] * 50, max_norm=1.0) is None  # smaller than what is always allowed
 
 
-def test_a_loss_that_stays_at_twice_its_lowest_level_diverges() -> None:
+def test_a_loss_that_stays_far_above_its_lowest_level_diverges() -> None:
     assert series.loss_diverging([*noisy(1.0, 50), *noisy(2.5, 20)], lowest=1.0)
     assert series.loss_diverging([*noisy(1.0, 50), *noisy(2.5, 5), *noisy(1.0, 15)], lowest=1.0) is None
     assert series.loss_diverging(noisy(2.5, 19), lowest=1.0) is None
     assert series.loss_diverging(noisy(2.5, 50), lowest=math.inf) is None
+    assert series.loss_diverging(noisy(1.8, 50), lowest=1.0)
+    assert series.loss_diverging([*noisy(1.0, 30), *noisy(1.9, 20)], lowest=1.0) is None  # long batches
 
 
 def test_a_validation_loss_that_never_fell_is_seen_at_the_first_evaluation() -> None:

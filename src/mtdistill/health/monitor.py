@@ -141,13 +141,13 @@ class Monitor:
         memory.since_evaluation.append(loss)
         if spike := series.loss_spike(memory.losses, self._spike_updates):
             memory.clipping = True
-            if update % 2 == 0:  # a spike lasts; once in two updates is often enough
+            if not series.loss_spike(memory.losses[:-1], self._spike_updates):  # a spike lasts; it is told of once
                 self._note("loss_spike", "warning", update, spike, action="watched" if self.recover else "none")
         if update % series.WINDOW == 0 and (swing := series.loss_oscillating(memory.losses)):
             self._note("loss_oscillating", "warning", update, swing)
         if diverged := series.loss_diverging(memory.losses, memory.lowest):
             finding = Finding("loss_diverging", "failure", update, diverged)
-            self._fail(finding, memory.ladder.failure(), began_at=update - 2 * series.RECENT)
+            self._fail(finding, memory.ladder.failure(), began_at=update - 2 * int(diverged["updates"]))
         if len(memory.losses) >= series.WINDOW:
             memory.lowest = min(memory.lowest, median(memory.losses[-series.WINDOW :]))
 
