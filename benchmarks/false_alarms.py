@@ -1,18 +1,24 @@
-"""Would a good run of a preset be taken for one with loss spikes? As many updates as it has, in minutes.
+"""Would a good run of a preset be taken for one with loss spikes, or one that diverges? As many updates as it has, in minutes.
 
     python benchmarks/false_alarms.py conservative --student RUN      # a trained student of about that size
+    python benchmarks/false_alarms.py quick --student RUN --runs 40
 
 Training sentences, 16,000 of them if there are so many, are given to the student once, with dropout, under the objective
 of the preset. From these losses as many updates as the whole run has are put together, batch by batch and epoch by epoch
-as the trainer would draw them, and handed to the detector. The student does not learn meanwhile, which the detector would
-not see either: it looks at fifty updates at a time. Prints how often a spike is seen if so many updates in a row have to be
-high; the detector's own choice for the preset is marked.
+as the trainer would draw them, and handed to the detectors. The student does not learn meanwhile, which the detectors would
+not see either: they look at fifty updates at a time. Prints how often a spike is seen if so many updates in a row have to be
+high; the detector's own choice for the preset is marked. Then how far above its lowest level the loss gets, and in how many
+runs that is taken for divergence.
 """
 
 import argparse
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 
@@ -22,13 +28,16 @@ from mtdistill.display import Display
 from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.losses import forward_kl, gold_loss
 from mtdistill.distillation.materials import prepare_materials
-from mtdistill.health.series import WINDOW, loss_spike, updates_of_a_spike
+from mtdistill.distillation.pseudo_rows import with_pseudo_targets
+from mtdistill.health.series import DIVERGENCE_RATIOS, WINDOW, loss_spike, updates_of_a_spike
 from mtdistill.modeling import use_dropout
 from mtdistill.modeling.padded import teacher_forced_logits
 from mtdistill.presets import load_preset
 from mtdistill.student.bundle import load_student
 from mtdistill.teacher.targets import LiveTargets
+from mtdistill.training.schedule import Schedule
 
+Lengths = npt.NDArray[np.int32]
 ROWS = 64
 SENTENCES = 16_000
 
@@ -39,12 +48,14 @@ def main() -> None:
     parser.add_argument("preset")
     parser.add_argument("--student", type=Path, required=True, help="run folder or student_best.pt")
     parser.add_argument("--output", default="train_process", help="where prepared data lies, or is put")
+    parser.add_argument("--runs", type=int, default=1, help="put together, each in an order of its own")
     arguments = parser.parse_args()
     display = Display(Console())
     config = apply_overrides(load_preset(arguments.preset).config, [f"output={arguments.output}"])
     materials = prepare_materials(config, display)
     model = load_student(arguments.student).model
     rows, schedule, kd = training_rows(materials.data, config.training), training_schedule(config.training), config.kd
+    rows = with_pseudo_targets(config, materials, rows, display)
     wanted = schedule.updates(len(rows))
     rows = rows.shuffle(seed=schedule.seed).select(range(min(len(rows), SENTENCES)))
     lengths, packed = token_lengths(rows), PackedRows(rows, schedule.max_sequence_length)
@@ -65,18 +76,44 @@ def main() -> None:
                 part.sum().item() for part in each.split(batch.target_starts.diff().tolist())
             ]
             bar.advance_to(first + len(batch))
-    order = LengthBucketBatches(lengths, schedule.batch_size, schedule.seed, schedule.gradient_accumulation)
-    updates: list[float] = []
-    while len(updates) < wanted:
-        updates += [losses[batch].sum() / tokens[batch].sum() for batch in order]
-        order.set_epoch(order.epoch + 1)
-    updates, per_update = updates[:wanted], tokens.sum() / len(order)
+    per_token = [
+        [
+            losses[batch].sum() / tokens[batch].sum()
+            for batch in itertools.islice(_batches(lengths, schedule, seed), wanted)
+        ]
+        for seed in range(1, arguments.runs + 1)
+    ]
+    per_update = tokens.mean() * schedule.batch_size * schedule.gradient_accumulation
     chosen = updates_of_a_spike(per_update)
-    display.say(f"{len(updates):,} updates of {per_update:.0f} target tokens on average")
+    display.say(f"{arguments.runs} x {wanted:,} updates of {per_update:.0f} target tokens on average")
     for in_a_row in range(1, 7):
         recent = WINDOW + in_a_row
-        count = sum(bool(loss_spike(updates[max(0, end - recent) : end], in_a_row)) for end in range(len(updates)))
+        count = sum(
+            bool(loss_spike(run[max(0, end - recent) : end], in_a_row)) for run in per_token for end in range(wanted)
+        )
         display.say(f"{in_a_row} in a row: {count} spikes{'  <- the detector' if in_a_row == chosen else ''}")
+    for count, ratio in DIVERGENCE_RATIOS.items():
+        highest = sorted(_highest_ratio(run, count) for run in per_token)
+        display.say(
+            f"median of {count} updates over the lowest: {median(highest):.2f}, at most {highest[-1]:.2f}; "
+            f"{sum(found > ratio for found in highest)} runs above {ratio}"
+        )
+
+
+def _batches(lengths: Lengths, schedule: Schedule, seed: int) -> Iterator[list[int]]:
+    order = LengthBucketBatches(lengths, schedule.batch_size, seed, schedule.gradient_accumulation)
+    for epoch in itertools.count():
+        order.set_epoch(epoch)
+        yield from order
+
+
+def _highest_ratio(run: list[float], count: int) -> float:
+    """How far the median of so many updates gets above the lowest median of `WINDOW` before it."""
+    lowest, highest = float("inf"), 0.0
+    for end in range(WINDOW, len(run) + 1):
+        highest = max(highest, median(run[end - count : end]) / lowest)
+        lowest = min(lowest, median(run[end - WINDOW : end]))
+    return highest
 
 
 if __name__ == "__main__":
