@@ -2,7 +2,8 @@
 
 A joint vocabulary holds both languages, and the output layer reads all of it for every token; of the reference teacher's
 6,000 pieces 3,569 are Chinese. What is left is a shortlist in Marian's sense, the same for every sentence. Greedy
-translations stay the same unless a model writes in the source's script. Imported by decoding.ctranslate2; imports text, messages.
+translations stay the same unless a model writes in the source's script. Imported by decoding.conversion and
+decoding.ctranslate2; imports text, messages.
 """
 
 from collections.abc import Sequence
