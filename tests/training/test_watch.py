@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from mtdistill.data.batches import PackedBatch
 from mtdistill.health.finding import Finding
 from mtdistill.health.journal import HEALTH_FILE, Journal, read_findings
-from mtdistill.health.monitor import HEALTH_STATE_FILE, Monitor, Stop
+from mtdistill.health.monitor import HEALTH_STATE_FILE, GoBack, Monitor, Stop
 from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.engine import Engine
 
@@ -100,6 +100,25 @@ def test_destroyed_weights_send_training_back_with_a_lower_rate(
     assert trainer.lr_scheduler.base_lrs[0] == pytest.approx(0.25e-3)
     assert max(weight.abs().max().item() for weight in trainer.model.parameters()) < 5
     assert sum(monitor.memory.losses[-20:]) / 20 < 4.0
+
+
+def test_a_level_that_was_reached_after_the_state_is_not_asked_of_it(
+    make_training: MakeTraining, tmp_path: Path
+) -> None:
+    monitor, levels = make_monitor(tmp_path), list[tuple[int, float]]()
+
+    class Level(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            levels.append((state.global_step, monitor.memory.lowest))
+
+    def fail(_model: Any) -> None:
+        raise GoBack(failed_at=100, began_at=0)
+
+    make_training(**LONG, callbacks=[Level(), Once(100, fail)], monitor=monitor).trainer.train()
+    before, after = levels[:100], levels[100:]
+    assert before[-1] == (100, min(level for _, level in before))
+    assert before[-1][1] < 4.0
+    assert after[0] == (1, 4.0)
 
 
 def test_what_goes_wrong_again_and_again_ends_with_a_stop(make_training: MakeTraining, tmp_path: Path) -> None:

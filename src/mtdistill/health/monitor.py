@@ -147,7 +147,9 @@ class Monitor:
             self._note("loss_oscillating", "warning", update, swing)
         if diverged := series.loss_diverging(memory.losses, memory.lowest):
             finding = Finding("loss_diverging", "failure", update, diverged)
-            self._fail(finding, memory.ladder.failure(), began_at=update - 2 * int(diverged["updates"]))
+            self._fail(
+                finding, memory.ladder.failure(), began_at=update - max(2 * series.RECENT, int(diverged["updates"]))
+            )
         if len(memory.losses) >= series.WINDOW:
             memory.lowest = min(memory.lowest, median(memory.losses[-series.WINDOW :]))
 

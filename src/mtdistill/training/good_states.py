@@ -27,6 +27,7 @@ class GoodState:
     average: dict[str, Tensor] | None
     trainer: Any
     random: tuple[Any, Any, Tensor]
+    lowest_loss: float  # level by then, see `mtdistill.health.monitor.Memory`
 
     def matrices(self) -> dict[str, Tensor]:
         """The weights whose change is looked at."""
@@ -40,7 +41,7 @@ class GoodStates:
         self._states: deque[GoodState] = deque(maxlen=KEPT)
         self._start: GoodState | None = None
 
-    def take(self, trainer: Any) -> GoodState:
+    def take(self, trainer: Any, lowest_loss: float) -> GoodState:
         """Copy the state of a `TranslationTrainer` between two updates, and keep it."""
         state = GoodState(
             update=trainer.state.global_step,
@@ -50,6 +51,7 @@ class GoodStates:
             average=None if trainer.average is None else {k: v.clone() for k, v in trainer.average.weights.items()},
             trainer=copy.deepcopy(trainer.state),
             random=(random.getstate(), np.random.get_state(), torch.get_rng_state()),
+            lowest_loss=lowest_loss,
         )
         if state.update == 0:
             self._start = state

@@ -67,6 +67,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         trainer.state.best_model_checkpoint = None
         memory = self.monitor.memory
         memory.losses, memory.norms, memory.since_evaluation = [], [], []
+        # A level reached since then would make the losses of an early state look like a rise; infinite: none is known.
+        memory.lowest = max(memory.lowest, state.lowest_loss)
         ladder.returned(request.failed_at, state.update, lower_rate=request.lower_rate)
         # Of the rates of the settings, since the state may be older than an earlier return.
         rates = [group["initial_lr"] * ladder.rate for group in trainer.optimizer.param_groups]
@@ -74,7 +76,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         trainer.model.zero_grad()
         folder = checkpoint_of(trainer.args, trainer.state)
         shutil.rmtree(folder, ignore_errors=True)
+        # The oldest is this one, and would be the first to make room; the others go when it is there.
+        kept, trainer.args.save_total_limit = trainer.args.save_total_limit, None
         trainer.save_checkpoint()
+        trainer.args.save_total_limit = kept
         for other in folder.parent.glob("checkpoint-*"):
             if update_of(other) > state.update:
                 shutil.rmtree(other, ignore_errors=True)
@@ -112,7 +117,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._take()
 
     def _take(self) -> None:
-        self._last = self._states.take(self._trainer)
+        self._last = self._states.take(self._trainer, self.monitor.memory.lowest)
 
     def _judge_movement(self, update: int) -> None:
         now = {name: weight.detach() for name, weight in self._trainer.model.named_parameters() if weight.dim() > 1}
