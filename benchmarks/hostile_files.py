@@ -219,7 +219,7 @@ def make_specimens(root: Path) -> None:
     tokenizer.save_pretrained(root / "tokenizer")
     _make_sentencepiece(root / "sentencepiece", [line for pair in pairs for line in pair])
     (root / "ctranslate2_unsigned").mkdir()
-    convert_to_ctranslate2(root / "teacher", root / "ctranslate2_unsigned", "int8")
+    convert_to_ctranslate2(root / "teacher", root / "ctranslate2_unsigned", "int8", languages=("zh", "en"))
     convert_to_onnx(model, tokenizer, root / "onnx_unsigned", "int8")
     for name in ("ctranslate2", "onnx"):
         shutil.copytree(root / f"{name}_unsigned", root / name)
