@@ -119,7 +119,7 @@ def loops(source: str, hypothesis: str) -> bool:
     (True, False)
     """
     found = units(hypothesis)
-    # Most text ends here, in a third of the time: too few of its units come back, and none is long enough, for a loop.
+    # Most text ends here: too few of its units come back, and none is long enough, for a loop.
     if len(found) - len(set(found)) < MIN_LOOP - 1 and max(map(len, found), default=0) < 2 * MIN_LOOP:
         return False
     repetitions = _repetitions(found)

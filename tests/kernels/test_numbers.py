@@ -11,17 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numba.core.codegen import get_host_cpu_features
 
-from mtdistill.kernels.numbers import (
-    array,
-    exponential,
-    hashed,
-    highest,
-    load,
-    number,
-    random_bits,
-    scratch,
-    store,
-)
+from mtdistill.kernels.numbers import array, exponential, hashed, highest, load, number, random_bits, scratch, store
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_subnormal=True)
 WORD = 2**64

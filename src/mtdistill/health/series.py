@@ -17,13 +17,11 @@ FEW_UPDATES = 25  # what a median of the past needs at least
 SPIKE_DEVIATIONS = 6.0
 SPIKE_RATIO = 1.5
 SPIKE_TOKENS = 750  # target tokens that a spike lasts at least: five updates of conservative
+FEWEST_HIGH = 3  # in a row: in 40 runs of quick put together from its sentences, two came 9 times, three never
 EXPLOSION_RATIO = 10.0
-FEWEST_HIGH = (
-    3  # in a row: two were false alarms in 16 of 100 runs of quick put together from its sentences, three in none
-)
 RECENT = 20
-# Times the lowest level, by the number of updates whose median is there: of 40 such runs of quick the highest reached 1.83
-# and 1.48; 1.6 for 20 updates would have stopped every fourth.
+# Times the lowest level, by the number of updates whose median is there: of 40 such runs of quick the highest reached 1.91
+# and 1.46 (benchmarks/false_alarms.py).
 DIVERGENCE_RATIOS = {RECENT: 2.2, WINDOW: 1.6}
 NOT_FALLEN = 0.98
 OSCILLATION_RATIO = 3.0
@@ -94,9 +92,8 @@ def loss_diverging(losses: Sequence[float], lowest: float) -> Figures | None:
         lowest: the lowest level so far: the loss before training, or a median of `WINDOW` losses; infinite: not known.
     """
     for updates, ratio in DIVERGENCE_RATIOS.items():
-        now, limit = median(losses[-updates:] or [0.0]), ratio * lowest
-        if len(losses) >= updates and now > limit:
-            return {"loss": now, "lowest": lowest, "limit": limit, "updates": updates}
+        if len(losses) >= updates and (now := median(losses[-updates:])) > ratio * lowest:
+            return {"loss": now, "lowest": lowest, "limit": ratio * lowest, "updates": updates}
     return None
 
 
