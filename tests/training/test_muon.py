@@ -1,12 +1,14 @@
 """Muon against that of PyTorch, and what is different here: number formats, and threads that share the matrices."""
 
 import copy
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from mtdistill.training import muon
 from mtdistill.training.muon import Muon, orthogonal
 
 SHAPES = ((8, 12), (12, 8), (6, 6), (1, 5), (30, 7))
@@ -84,8 +86,26 @@ def test_number_formats_agree_within_their_precision() -> None:
     assert orthogonal(matrix, torch.bfloat16).dtype == torch.bfloat16
 
 
-def test_nothing_comes_of_nothing() -> None:
-    assert torch.equal(orthogonal(torch.zeros(3, 4), torch.float32), torch.zeros(3, 4))
+@pytest.mark.parametrize("shape", [(20, 120), (120, 20)])
+def test_a_long_matrix_becomes_the_same_through_its_gram_matrix(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Singular values from 1 down to a thousandth, as gradients have them.
+    left, _, right = torch.linalg.svd(
+        torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64), full_matrices=False
+    )
+    matrix = left @ torch.diag(torch.logspace(0, -3, 20, dtype=torch.float64)) @ right
+    short, rounded, coarse = (orthogonal(matrix, dtype) for dtype in (torch.float64, torch.float32, torch.bfloat16))
+    monkeypatch.setattr(muon, "_WIDE", math.inf)
+    monkeypatch.setattr(muon, "_all_iterations", None)
+    whole = orthogonal(matrix, torch.float64)
+    torch.testing.assert_close(short, whole)
+    assert (rounded - whole).norm() < 0.1 * (coarse - whole).norm()  # bfloat16 is precise enough for training
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 40)])
+def test_nothing_comes_of_nothing(shape: tuple[int, int]) -> None:
+    assert torch.equal(orthogonal(torch.zeros(shape), torch.float32), torch.zeros(shape))
 
 
 def test_a_matrix_without_a_gradient_stays(matrices: list[Tensor]) -> None:

@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024): the momentum of a matrix is made about orthogonal before the matrix moves by it.
 
-The rule of torch.optim.Muon, bit for bit, with two things that it does not offer: threads share the matrices, and the
-number format of the products is a choice. In bfloat16, the only one there, a processor that has no instructions for it
-takes 12 times as long as in float32, and an update of `quick` then 4.4 times as long (docs/experiments.md, 2026-11-27).
+The rule of torch.optim.Muon, in bfloat16 bit for bit, with two things that it does not offer: threads share the matrices,
+and the number format of the products is a choice. In bfloat16, the only one there, a processor that has no instructions for
+it takes 12 times as long as in float32, and an update of `quick` then 4.4 times as long (docs/experiments.md, 2026-11-27).
 """
 
 import math
@@ -21,6 +21,8 @@ _ITERATIONS = 5
 # Of the polynomial a x + b x^3 + c x^5: singular values grow as fast from nothing as they can, and end near 1.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _SMALLEST_NORM = 1e-7
+# Columns for each row from which the iterations take fewer multiplications on the gram matrix alone.
+_WIDE = 1.5
 
 
 class Muon(torch.optim.Optimizer):
@@ -78,7 +80,24 @@ def orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     x = matrix.to(dtype)
     x = x.T if upright else x
     x = x / x.norm().clamp(min=_SMALLEST_NORM)
-    for _ in range(_ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
+    if dtype != torch.bfloat16 and x.shape[1] > _WIDE * x.shape[0]:
+        x = _all_iterations(x @ x.T) @ x
+    else:
+        for _ in range(_ITERATIONS):
+            gram = x @ x.T
+            x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
     return x.T if upright else x
+
+
+def _all_iterations(gram: Tensor) -> Tensor:
+    """What the iterations multiply a matrix by, out of its gram matrix x xᵀ: (rows, rows) instead of (rows, columns).
+
+    Each is a product with a I + b g + c g², which makes of g itself the same product from both sides. Singular values
+    are squared in it, too much for the eight bits of bfloat16.
+    """
+    product = torch.eye(len(gram), dtype=gram.dtype)
+    for _ in range(_ITERATIONS):
+        step = torch.addmm(gram, gram, gram, beta=_B, alpha=_C)
+        step.diagonal().add_(_A)
+        product, gram = step @ product, step @ gram @ step
+    return product
