@@ -224,11 +224,14 @@ class TestSpeed:
         monkeypatch.setattr(duels_module, "SPEED_SENTENCES", {32: 36, 1: 12})
         monkeypatch.setattr(Scripted, "engine", "CTranslate2")
         student, teacher = student_of(clock), teacher_of(clock)
-        duels = [Duel(student, teacher, batch, beam, promised=True) for batch in (32, 1) for beam in (1, 4)]
-        card = built(student, teacher, config, duels=duels)
+        duels = [Duel(student, teacher, batch, beam) for batch in (32, 1) for beam in (1, 4)]
+        promised = [Duel(student, teacher, batch, promised=True) for batch in (32, 1)]
+        card = built(student, teacher, config, duels=[*promised, *duels])
         assert student.calls[:2] == [(40, 1, 32), (40, 4, 32)]  # the test set
-        assert set(student.calls[2:]) == {(36, 1, 32), (12, 4, 32), (1, 1, 1), (1, 4, 1)}
-        assert [each.sentences for each in card.speed_ups] == [36, 12, 12, 4]
+        runs = [call for call in student.calls[2:] if call != (32, 1, 32)]  # to warm up
+        assert set(runs) == {(36, 1, 32), (12, 4, 32), (1, 1, 1), (1, 4, 1)}
+        # What a promise is held against is timed on as many one by one.
+        assert [each.sentences for each in card.speed_ups] == [36, 36, 36, 12, 12, 4]
 
     def test_a_slow_engine_is_timed_on_fewer(self, clock: Clock, config: RunConfig) -> None:
         (speed, _) = built(student_of(clock), teacher_of(clock), config).speed_ups

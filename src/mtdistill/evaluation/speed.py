@@ -13,6 +13,8 @@ import numpy as np
 from mtdistill.decoding import Translator
 from mtdistill.text import word_count
 
+WARM_UP_SENTENCES = 32
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -80,8 +82,8 @@ def measure_speed(
 ) -> SpeedUp:
     """Time both models on the same sentences, by turns.
 
-    Each model runs once unmeasured. Then come pairs of runs, one of each model, with the order swapped from pair to
-    pair; whatever else the computer does hits both, and the median of the ratios forgets the pairs it did not.
+    Each model warms up on the first sentences. Then come pairs of runs, one of each model, with the order swapped from
+    pair to pair; whatever else the computer does hits both, and the median of the ratios forgets the pairs it did not.
 
     Args:
         student: translates the sentences.
@@ -91,18 +93,14 @@ def measure_speed(
         beam_size: 1 is greedy.
         repeats: pairs of runs, 1 or more.
     """
-
-    def run(translator: Translator) -> _Run:
-        return _run(translator, sources, batch_size, beam_size)
-
-    run(teacher)
-    run(student)
+    for translator in (teacher, student):
+        _run(translator, sources[:WARM_UP_SENTENCES], batch_size, beam_size)
     teacher_runs: list[_Run] = []
     student_runs: list[_Run] = []
     for repeat in range(repeats):
         order = [(teacher, teacher_runs), (student, student_runs)]
         for translator, runs in order if repeat % 2 == 0 else reversed(order):
-            runs.append(run(translator))
+            runs.append(_run(translator, sources, batch_size, beam_size))
     ratios = [slow.seconds / fast.seconds for slow, fast in zip(teacher_runs, student_runs, strict=True)]
     return SpeedUp(
         ratio=statistics.median(ratios),

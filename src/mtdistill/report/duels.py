@@ -11,9 +11,11 @@ from mtdistill.display import Display
 from mtdistill.evaluation import SpeedUp, measure_speed
 from mtdistill.messages import tr
 
-# Sentences of a timed run by batch size: about a second of teacher time each in CTranslate2 on one core.
+# Sentences of a timed run by batch size: about a second of teacher time each in CTranslate2 on one core. What a promise is
+# held against is timed on the larger number at any batch size: with 48 sentences it is chance how many of them loop, and a
+# loop takes as long as ten sentences (docs/experiments.md, 2026-11-27).
 SPEED_SENTENCES = {32: 256, 1: 48}
-SPEED_REPEATS = 5
+SPEED_REPEATS = {32: 5, 1: 3}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def run_duels(duels: Sequence[Duel], sources: Sequence[str], display: Display) -
                     timed,
                     batch_size=duel.batch_size,
                     beam_size=duel.beam_size,
-                    repeats=SPEED_REPEATS,
+                    repeats=SPEED_REPEATS[duel.batch_size],
                 )
             )
             bar.advance_to(done, f"{duel.student.engine} {duel.student.precision}")
@@ -53,7 +55,7 @@ def run_duels(duels: Sequence[Duel], sources: Sequence[str], display: Display) -
 
 def _timed_sentences(duel: Duel) -> int:
     """Fewer where a sentence takes longer."""
-    count = SPEED_SENTENCES[duel.batch_size]
+    count = max(SPEED_SENTENCES.values()) if duel.promised else SPEED_SENTENCES[duel.batch_size]
     count = count // 3 if duel.beam_size > 1 else count
     return count if duel.teacher.engine == "CTranslate2" else count // 4
 
