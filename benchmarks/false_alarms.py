@@ -18,12 +18,11 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.console import Console
 
 from mtdistill.config import apply_overrides
-from mtdistill.data.batches import LengthBucketBatches, PackedRows, token_lengths
+from mtdistill.data.batches import Batches, PackedRows, token_lengths
 from mtdistill.display import Display
 from mtdistill.distillation.budget import training_rows, training_schedule
 from mtdistill.distillation.losses import forward_kl, gold_loss
@@ -37,7 +36,6 @@ from mtdistill.student.bundle import load_student
 from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.schedule import Schedule
 
-Lengths = npt.NDArray[np.int32]
 ROWS = 64
 SENTENCES = 16_000
 
@@ -58,11 +56,11 @@ def main() -> None:
     rows = with_pseudo_targets(config, materials, rows, display)
     wanted = schedule.updates(len(rows))
     rows = rows.shuffle(seed=schedule.seed).select(range(min(len(rows), SENTENCES)))
-    lengths, packed = token_lengths(rows), PackedRows(rows, schedule.max_sequence_length)
+    packed = PackedRows(rows, schedule.max_sequence_length)
     targets = LiveTargets(materials.teacher.model)
     use_dropout(model, config.training.dropout)
     model.train()
-    tokens = lengths[:, 1].clip(max=schedule.max_sequence_length)
+    tokens = token_lengths(rows)[:, 1].clip(max=schedule.max_sequence_length)
     losses = np.zeros(len(rows))
     torch.manual_seed(schedule.seed)
     with display.bar("sentences", len(rows)) as bar, torch.no_grad():
@@ -79,7 +77,7 @@ def main() -> None:
     per_token = [
         [
             losses[batch].sum() / tokens[batch].sum()
-            for batch in itertools.islice(_batches(lengths, schedule, seed), wanted)
+            for batch in itertools.islice(_batches(len(rows), schedule, seed), wanted)
         ]
         for seed in range(1, arguments.runs + 1)
     ]
@@ -100,8 +98,8 @@ def main() -> None:
         )
 
 
-def _batches(lengths: Lengths, schedule: Schedule, seed: int) -> Iterator[list[int]]:
-    order = LengthBucketBatches(lengths, schedule.batch_size, seed, schedule.gradient_accumulation)
+def _batches(sentences: int, schedule: Schedule, seed: int) -> Iterator[list[int]]:
+    order = Batches(sentences, schedule.batch_size * schedule.gradient_accumulation, seed)
     for epoch in itertools.count():
         order.set_epoch(epoch)
         yield from order

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mtdistill.data.batches import (
     IGNORED_LABEL,
     WINDOW_BATCHES,
+    Batches,
     LengthBucketBatches,
     PackedBatch,
     PackedRows,
@@ -26,21 +27,26 @@ def lengths_of(sentences: int, seed: int = 0) -> np.ndarray:
     return np.stack([sources, targets], axis=1).astype(np.int32)
 
 
-class TestLengthBucketBatches:
+def every_kind(sentences: int, batch_size: int, seed: int) -> list[Batches]:
+    return [Batches(sentences, batch_size, seed), LengthBucketBatches(lengths_of(sentences), batch_size, seed)]
+
+
+class TestBatches:
     @given(st.integers(0, 400), st.integers(1, 33), st.integers(0, 3), st.integers(0, 3))
     @settings(max_examples=60)
     def test_every_sentence_exactly_once(self, sentences: int, batch_size: int, seed: int, epoch: int) -> None:
-        sampler = LengthBucketBatches(lengths_of(sentences), batch_size, seed)
-        sampler.set_epoch(epoch)
-        batches = list(sampler)
-        assert sorted(index for batch in batches for index in batch) == list(range(sentences))
-        assert len(batches) == len(sampler)
-        # All are full but what is left over, which comes last.
-        assert all(len(batch) == batch_size for batch in batches[:-1])
+        for sampler in every_kind(sentences, batch_size, seed):
+            sampler.set_epoch(epoch)
+            batches = list(sampler)
+            assert sorted(index for batch in batches for index in batch) == list(range(sentences))
+            assert len(batches) == len(sampler)
+            # All are full but what is left over, which comes last.
+            assert all(len(batch) == batch_size for batch in batches[:-1])
 
-    def test_the_same_seed_and_epoch_give_the_same_order(self) -> None:
+    @pytest.mark.parametrize("kind", [0, 1])
+    def test_the_same_seed_and_epoch_give_the_same_order(self, kind: int) -> None:
         def order(seed: int, epoch: int) -> list[list[int]]:
-            sampler = LengthBucketBatches(lengths_of(1000), 16, seed)
+            sampler = every_kind(1000, 16, seed)[kind]
             sampler.set_epoch(epoch)
             return list(sampler)
 
@@ -50,10 +56,21 @@ class TestLengthBucketBatches:
         # Not only the order of the batches changes, also who is together with whom.
         assert {frozenset(batch) for batch in order(1, 2)} != {frozenset(batch) for batch in order(1, 3)}
 
-    def test_an_epoch_can_be_read_twice(self) -> None:
-        sampler = LengthBucketBatches(lengths_of(100), 8, 1)
+    @pytest.mark.parametrize("kind", [0, 1])
+    def test_an_epoch_can_be_read_twice(self, kind: int) -> None:
+        sampler = every_kind(100, 8, 1)[kind]
         assert list(sampler) == list(sampler)
 
+    def test_a_batch_is_like_the_whole(self) -> None:
+        # Bucketed, the lengths in a batch would hardly differ, and the means of batches by as much as sentences do.
+        lengths = lengths_of(64 * 100)[:, 1]
+        batches = list(Batches(len(lengths), 64, 1))
+        spreads = [lengths[batch].std() for batch in batches]
+        assert min(spreads) > 0.6 * lengths.std()
+        assert np.std([lengths[batch].mean() for batch in batches]) < 0.2 * lengths.std()
+
+
+class TestLengthBucketBatches:
     def test_under_five_percent_is_padding(self) -> None:
         batch_size, lengths = 32, lengths_of(32 * WINDOW_BATCHES * 2)
         batches = list(LengthBucketBatches(lengths, batch_size, 1))
@@ -61,19 +78,6 @@ class TestLengthBucketBatches:
         assert lengths[:, 1].sum() / targets > 0.95
         both = sum(len(batch) * lengths[batch].max(axis=0).sum() for batch in batches)
         assert lengths.sum() / both > 0.88  # the source has to follow the target
-
-    @given(st.integers(0, 400), st.integers(1, 20), st.integers(1, 5), st.integers(0, 3))
-    @settings(max_examples=25)
-    def test_several_buckets_in_a_batch(self, sentences: int, batch_size: int, buckets: int, epoch: int) -> None:
-        single = LengthBucketBatches(lengths_of(sentences), batch_size, 1)
-        joined = LengthBucketBatches(lengths_of(sentences), batch_size, 1, buckets)
-        single.set_epoch(epoch)
-        joined.set_epoch(epoch)
-        small, large = list(single), list(joined)
-        # The same order of sentences, cut less often.
-        assert [row for batch in large for row in batch] == [row for batch in small for row in batch]
-        assert len(large) == len(joined) == -(-len(small) // buckets)
-        assert all(len(batch) == batch_size * buckets for batch in large[:-1])
 
     def test_short_and_long_batches_are_mixed(self) -> None:
         lengths = lengths_of(16 * WINDOW_BATCHES)

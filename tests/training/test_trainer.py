@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from mtdistill.data.batches import PackedBatch
+from mtdistill.data.batches import Batches, PackedBatch
 from mtdistill.errors import CheckpointError, TrainingFailedError
 from mtdistill.modeling import packed
 from mtdistill.modeling.padded import teacher_forced_logits
@@ -143,6 +143,7 @@ class TestGradients:
                           optimizer=optimizer, warmup_ratio=0.3)
             for folder, each in (("plain", PLAIN), ("fused", engine))
         )  # fmt: skip
+        plain.trainer._batches = Batches(14, 4, plain.trainer.schedule.seed)  # the sentences that the fused one sees
         start = plain.weights()
         for training in (plain, fused):
             training.trainer.train()
@@ -518,6 +519,15 @@ class TestSchedule:
         for epoch, order in zip(epochs, rows, strict=True):
             targets = [t.tolist() for batch in epoch for t in batch.labels.split(batch.target_starts.diff().tolist())]
             assert targets == [wanted[row] for row in order]
+
+    def test_sentences_of_similar_length_share_a_batch_only_where_it_is_padded(self, make_training: MakeTraining) -> None:
+        def spread(engine: Engine) -> float:
+            trainer = make_training(sentences=300, batch_size=10, engine=engine).trainer
+            batches = [batch["target_starts"].diff().float() for batch in trainer.get_train_dataloader()]
+            assert len(batches) == 30
+            return float(torch.stack([lengths.std() for lengths in batches]).mean())
+
+        assert spread(PLAIN) < 0.3 * spread(Engine())
 
     def test_the_learning_rate_rises_and_falls_to_zero(self, make_training: MakeTraining) -> None:
         training = make_training(epochs=4, warmup_ratio=0.25, learning_rate=0.02)

@@ -1,9 +1,9 @@
 """Which sentences go into one batch, and the tensors that come out.
 
 A batch is packed: the tokens of its sentences stand one after the other, and only the boundaries say where one ends,
-because on a CPU padding costs as much as text. Sentences of similar length are batched together all the same: where a
-batch has to be padded it wastes little, and batches of an epoch differ less in cost. The order depends on the seed and
-the epoch only, so a resumed run sees what it would have seen.
+because on a CPU padding costs as much as text. Where a batch has to be padded, sentences of similar length are batched
+together, so that little is wasted; else sentences are drawn as they come, which students learn more from. The order depends
+on the seed and the epoch only, so a resumed run sees what it would have seen.
 """
 
 from collections.abc import Iterator
@@ -106,34 +106,49 @@ class PackedRows(torch.utils.data.Dataset[PackedBatch]):
         return PackedBatch(source_ids, source_starts, target_ids, target_starts, torch.tensor(rows))
 
 
-class LengthBucketBatches(Sampler[list[int]]):
+class Batches(Sampler[list[int]]):
     """Indices of every batch of an epoch; every sentence exactly once, what is left over as a smaller batch at the end.
 
     Args:
-        lengths: (sentences, 2) source and target tokens.
-        batch_size: sentences of similar length that stay together.
+        sentences: how many there are.
+        batch_size: sentences of a batch.
         seed: of the order; the same seed and epoch give the same batches.
-        buckets: how many such groups make up one batch.
     """
 
-    def __init__(self, lengths: npt.NDArray[np.int32], batch_size: int, seed: int, buckets: int = 1) -> None:
-        self.lengths, self.batch_size, self.seed, self.buckets, self.epoch = lengths, batch_size, seed, buckets, 0
+    def __init__(self, sentences: int, batch_size: int, seed: int) -> None:
+        self.sentences, self.batch_size, self.seed, self.epoch = sentences, batch_size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of this epoch; called by the Trainer."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // (self.batch_size * self.buckets))
+        return -(-self.sentences // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        buckets = list(self._buckets())
-        for start in range(0, len(buckets), self.buckets):
-            yield [row for bucket in buckets[start : start + self.buckets] for row in bucket]
+        order = self._random().permutation(self.sentences)
+        yield from (order[start : start + self.batch_size].tolist() for start in range(0, len(order), self.batch_size))
 
-    def _buckets(self) -> Iterator[list[int]]:
-        random = np.random.default_rng((self.seed, self.epoch))
-        order = random.permutation(len(self.lengths))
+    def _random(self) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.epoch))
+
+
+class LengthBucketBatches(Batches):
+    """Batches of sentences of similar length, for where they are padded.
+
+    Args:
+        lengths: (sentences, 2) source and target tokens.
+        batch_size: as for `Batches`, as is the seed.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: npt.NDArray[np.int32], batch_size: int, seed: int) -> None:
+        super().__init__(len(lengths), batch_size, seed)
+        self.lengths = lengths
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = self._random()
+        order = random.permutation(self.sentences)
         window = self.batch_size * WINDOW_BATCHES
         batches: list[list[int]] = []
         for start in range(0, len(order), window):

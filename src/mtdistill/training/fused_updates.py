@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from mtdistill.data.batches import LengthBucketBatches, PackedBatch
+from mtdistill.data.batches import Batches, PackedBatch
 from mtdistill.kernels.numbers import hashed
 from mtdistill.modeling.packed import decoder_states
 from mtdistill.training.engine import (
@@ -48,8 +48,7 @@ class FusedUpdates:
     _workers: Workers | None
     _trained: dict[str, Tensor]
     _costs: tuple[float, float]
-    _lengths: Any
-    _buckets: int
+    _batches: Batches
 
     def losses_from_states(self, states: Tensor, head: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
         """See `TranslationTrainer`."""
@@ -76,8 +75,7 @@ class FusedUpdates:
         Args:
             engines: fused ones; a single one is taken without a race.
         """
-        order = LengthBucketBatches(self._lengths, self.schedule.batch_size, self.schedule.seed, self._buckets)
-        batches = [self.train_dataset.batch(rows) for rows in itertools.islice(order, TIMED_BATCHES)]
+        batches = [self.train_dataset.batch(rows) for rows in itertools.islice(self._batches, TIMED_BATCHES)]
         self.model.train()
 
         def seconds(engine: Engine) -> float:

@@ -1,8 +1,8 @@
 """`TranslationTrainer`: what teacher training and distillation have in common.
 
-The Hugging Face Trainer keeps its loop, resume, logging and distributed training. Overridden are the batches (packed,
-in length buckets), the step (parts of a batch side by side where the fused kernels run), the loss (one sum over the tokens
-of the whole effective batch, so that any cut gives the same gradient) and the evaluation (translations are scored).
+The Hugging Face Trainer keeps its loop, resume, logging and distributed training. Overridden are the batches
+(packed), the step (parts of a batch side by side where the fused kernels run), the loss (one sum over the tokens of the
+whole effective batch, so that any cut gives the same gradient) and the evaluation (translations are scored).
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from mtdistill.data.batches import LengthBucketBatches, PackedBatch, PackedRows, token_lengths
+from mtdistill.data.batches import Batches, LengthBucketBatches, PackedBatch, PackedRows, token_lengths
 from mtdistill.health.monitor import GoBack, Monitor
 from mtdistill.health.outputs import Outputs
 from mtdistill.modeling.packed import supports
@@ -140,7 +140,11 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the tokens of the whole effective batch
         self.loss_is_scaled_for_ga = True  # compute_loss divides by that count
         self._start_id: int = model.config.decoder_start_token_id
-        self._lengths, self._buckets = token_lengths(dataset), together
+        self._batches = (  # the kernels need no padding, so that lengths may be mixed
+            Batches(len(dataset), schedule.batch_size * together, schedule.seed)
+            if self.engine.fused
+            else LengthBucketBatches(token_lengths(dataset), schedule.batch_size, schedule.seed)
+        )
         self._workers: Workers | None = None
         self.update_loss = 0.0  # of the update that is being computed, all its batches together
         self.use_engine(self.engine)
@@ -192,10 +196,9 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
             torch.set_num_threads(threads)
 
     def get_train_dataloader(self) -> DataLoader:  # type: ignore[type-arg]
-        """Length-bucketed batches whose order depends on seed and epoch only."""
-        batches = LengthBucketBatches(self._lengths, self.schedule.batch_size, self.schedule.seed, self._buckets)
+        """Batches whose order depends on seed and epoch only."""
         return self.accelerator.prepare(  # type: ignore[no-any-return]
-            DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
+            DataLoader(self.train_dataset, batch_sampler=self._batches, collate_fn=self.data_collator)
         )
 
     def training_step(
