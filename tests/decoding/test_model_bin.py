@@ -73,7 +73,7 @@ def test_every_t5_is_accepted(
     config = T5Config(vocab_size=408, **{"d_model": 16, "d_kv": 8, "num_heads": 3, "d_ff": 24, "num_layers": 2,
                                          "decoder_start_token_id": 0, **settings})  # fmt: skip
     convert_model_to_ctranslate2(T5ForConditionalGeneration(config), tiny_tokenizer, tmp_path, quantization)
-    assert require_t5(tmp_path / "model.bin") == 408
+    assert require_t5(tmp_path / "model.bin") == (408, 408)
     CTranslate2Translator.open(tmp_path, source_lang="zh")
 
 
@@ -176,5 +176,5 @@ def test_a_vocabulary_that_is_not_the_tokenizers(pieces: str, ctranslate2_folder
     vocabulary = json.loads((tmp_path / "shared_vocabulary.json").read_text(encoding="utf-8"))
     changed = {"fewer": vocabulary[:-1], "more": [*vocabulary, "x"], "others": ["x", *vocabulary[1:]]}[pieces]
     (tmp_path / "shared_vocabulary.json").write_text(json.dumps(changed), encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"another vocabulary: \d+ pieces, 400 in the tokenizer, 400 rows"):
+    with pytest.raises(CheckpointError, match=r"another vocabulary: \d+ pieces of the source, .*400 in the tokenizer, 400 and 400 rows"):
         CTranslate2Translator.open(tmp_path, source_lang="zh")

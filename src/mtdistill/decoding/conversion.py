@@ -1,21 +1,20 @@
 """Making CTranslate2 model folders.
 
-Imported by decoding.ctranslate2; imports decoding.shortlist, data.tokenizer, messages, errors.
+Imported by decoding.ctranslate2; imports decoding.target_pieces, data.tokenizer, messages, errors.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from mtdistill.data.tokenizer import load_tokenizer
-from mtdistill.decoding.shortlist import write_shortlist
+from mtdistill.decoding.target_pieces import keep_target_pieces
 from mtdistill.errors import CheckpointError
 from mtdistill.messages import tr
 
@@ -23,7 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 Quantization = Literal["float32", "float16", "int8"]
-VOCABULARY_FILE = "shared_vocabulary.json"  # as the converter names it
+# As the converter names them: one for source and target, or one for each.
+SHARED_VOCABULARY, SOURCE_VOCABULARY, TARGET_VOCABULARY = (
+    f"{name}_vocabulary.json" for name in ("shared", "source", "target")
+)
 
 
 def convert_to_ctranslate2(
@@ -39,7 +41,8 @@ def convert_to_ctranslate2(
         model_folder: a Hugging Face folder with a T5 model and its tokenizer.
         destination: existing folder; files of the same names are replaced.
         quantization: number format of the stored weights. int8: the matrices, one scale per row; norms stay float32.
-        languages: source and target: adds a shortlist, see `decoding.shortlist`; None: none.
+        languages: source and target: the model can write only pieces of the target, see `decoding.target_pieces`; None:
+            all pieces.
 
     Raises:
         CheckpointError: CTranslate2 cannot convert this model.
@@ -49,12 +52,18 @@ def convert_to_ctranslate2(
     try:
         with _no_progress_bars():
             tokenizer = load_tokenizer(model_folder)
-            converter = ctranslate2.converters.TransformersConverter(str(model_folder))
-            converter.convert(str(destination), quantization=quantization, force=True)
+
+            class Converter(ctranslate2.converters.TransformersConverter):  # type: ignore[misc]
+                def _load(self) -> Any:
+                    spec = super()._load()
+                    if languages:
+                        keep_target_pieces(spec, *languages)
+                    return spec
+
+            for name in (SHARED_VOCABULARY, SOURCE_VOCABULARY, TARGET_VOCABULARY):
+                (destination / name).unlink(missing_ok=True)  # of a model that was there before
+            Converter(str(model_folder)).convert(str(destination), quantization=quantization, force=True)
             tokenizer.save_pretrained(str(destination))
-            if languages:
-                pieces = json.loads((destination / VOCABULARY_FILE).read_text(encoding="utf-8"))
-                write_shortlist(destination, pieces, *languages)
     except OSError as error:
         if error.errno is not None:  # no space, not writable: said better by whoever knows what was being written
             raise

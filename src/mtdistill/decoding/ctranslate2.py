@@ -13,13 +13,14 @@ import torch
 
 from mtdistill.data.tokenizer import load_tokenizer
 from mtdistill.decoding.conversion import (
-    VOCABULARY_FILE,
+    SHARED_VOCABULARY,
+    SOURCE_VOCABULARY,
+    TARGET_VOCABULARY,
     convert_model_to_ctranslate2,
     convert_to_ctranslate2,
     detail_of,
 )
 from mtdistill.decoding.model_bin import require_t5
-from mtdistill.decoding.shortlist import require_shortlist
 from mtdistill.decoding.translator import DEFAULT_MAX_NEW_TOKENS, Translation, Translator
 from mtdistill.errors import CheckpointError
 from mtdistill.messages import tr
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 ComputeType = Literal["float32", "int8"]
+VOCABULARY_MAP = "vmap.txt"  # what CTranslate2 can be told to leave out of a search, sentence by sentence
 
 
 class CTranslate2Translator(Translator):
@@ -55,7 +57,7 @@ class CTranslate2Translator(Translator):
         """Load a CTranslate2 folder with its tokenizer beside it.
 
         Args:
-            folder: as `convert_to_ctranslate2` writes it; a shortlist in it is used.
+            folder: as `convert_to_ctranslate2` writes it.
             source_lang: language the sources are normalised for.
             compute_type: number format of the weights in use; None: the one they are stored in, or float32 where the
                 processor cannot compute in it.
@@ -69,7 +71,7 @@ class CTranslate2Translator(Translator):
 
         try:
             tokenizer = load_tokenizer(folder)
-            require_shortlist(folder, _vocabulary(folder, tokenizer, require_t5(folder / "model.bin")))
+            _require_vocabularies(folder, tokenizer, *require_t5(folder / "model.bin"))
             # A sentence is too little work for several threads: each takes batches of its own.
             with _torch_threads_kept():
                 engine_model = ctranslate2.Translator(
@@ -108,7 +110,7 @@ class CTranslate2Translator(Translator):
     ) -> Self:
         """Like `open`, for a Hugging Face folder, which is converted; nothing is left on disk.
 
-        With ``target_lang`` the model gets a shortlist, see `decoding.shortlist`; without, it can write every piece.
+        With ``target_lang`` the model can write only pieces of that language, see `decoding.target_pieces`; without, all.
 
         Raises:
             CheckpointError: CTranslate2 cannot convert or load this model.
@@ -197,7 +199,6 @@ class CTranslate2Translator(Translator):
             max_decoding_length=max_new_tokens,
             no_repeat_ngram_size=no_repeat_ngram_size,
             return_end_token=True,
-            use_vmap=True,  # the shortlist, where there is one
             asynchronous=True,
         )
         return submitted
@@ -211,14 +212,23 @@ def _languages(source_lang: str, target_lang: str | None) -> tuple[str, str] | N
     return (source_lang, target_lang) if target_lang else None
 
 
-def _vocabulary(folder: Path, tokenizer: PreTrainedTokenizerFast, rows: int) -> list[str]:
-    """Its pieces. Tokens go to CTranslate2 as text; one beyond the table of the embeddings would be looked up all the same."""
-    pieces: list[str] = json.loads((folder / VOCABULARY_FILE).read_text(encoding="utf-8"))
+def _require_vocabularies(folder: Path, tokenizer: PreTrainedTokenizerFast, source_rows: int, target_rows: int) -> None:
+    """Refuse another vocabulary, or one that does not fit its table of embeddings.
+
+    Tokens go to CTranslate2 as text; one beyond the table would be looked up all the same.
+    """
+    if (folder / VOCABULARY_MAP).exists():  # not ours; damaged, it crashes
+        raise ValueError(VOCABULARY_MAP)
+    shared = (folder / SHARED_VOCABULARY).exists()
+    files = (SHARED_VOCABULARY, SHARED_VOCABULARY) if shared else (SOURCE_VOCABULARY, TARGET_VOCABULARY)
+    source, target = (json.loads((folder / file).read_text(encoding="utf-8")) for file in files)
     own = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    if len(pieces) != rows or pieces[: len(own)] != own:
-        raise ValueError(tr(en=f"another vocabulary: {len(pieces)} pieces, {len(own)} in the tokenizer, {rows} rows",
-                            zh=f"词表不一致：{len(pieces)} 个词元，分词器 {len(own)} 个，模型 {rows} 行"))  # fmt: skip
-    return pieces
+    fits = len(source) == source_rows and source[: len(own)] == own
+    if not (fits and len(target) == len({*target}) == target_rows and {*target} <= {*source}):
+        raise ValueError(tr(en=f"another vocabulary: {len(source)} pieces of the source, {len(target)} of the target, "
+                               f"{len(own)} in the tokenizer, {source_rows} and {target_rows} rows",
+                            zh=f"词表不一致：源语言 {len(source)} 个词元，目标语言 {len(target)} 个，分词器 {len(own)} 个，"
+                               f"模型 {source_rows} 行和 {target_rows} 行"))  # fmt: skip
 
 
 @contextmanager

@@ -24,12 +24,13 @@ _ITEM_BYTES = {
 _FLOAT32, _INT8, _FLOATS = 0, 1, (0, 4, 5)
 _SETTING_BYTES = 8
 _MAX_NAME_BYTES = 1000
-# The shape of every weight of a T5, in letters: (v)ocabulary, (d) width, (h)eads together, (f)eed-forward, (b)uckets,
+# The shape of every weight of a T5, in letters: (v)ocabulary of the source, (t)arget vocabulary, (d) width, (h)eads together, (f)eed-forward, (b)uckets,
 # (n)umber of heads.
 _SHAPES = [
     (re.compile(pattern), shape)
     for pattern, shape in (
-        (r"encoder/embeddings_0/weight|decoder/embeddings/weight|decoder/projection/weight", ("v", "d")),
+        (r"encoder/embeddings_0/weight", ("v", "d")),
+        (r"decoder/(embeddings|projection)/weight", ("t", "d")),
         (r"(en|de)coder/(layer_\d+/(self_attention|attention|ffn)/)?layer_norm/gamma", ("d",)),
         (r"(en|de)coder/layer_\d+/self_attention/linear_0/weight", ("3h", "d")),
         (r"(en|de)coder/layer_\d+/self_attention/linear_1/weight", ("d", "h")),
@@ -48,11 +49,11 @@ _FREE = re.compile(r".*/(activation|num_heads|queries_scale|relative_attention_m
 _FIXED = {"encoder/pre_norm": 1, "decoder/pre_norm": 1, "decoder/alignment_heads": 1, "decoder/alignment_layer": -1}
 
 
-def require_t5(path: Path) -> int:
+def require_t5(path: Path) -> tuple[int, int]:
     """Check a file as far as CTranslate2 relies on it.
 
     Returns:
-        Size of the vocabulary.
+        Sizes of the vocabularies of source and target.
 
     Raises:
         ValueError: no such file, cut short, or weights that make no T5; the message names the first of them.
@@ -89,7 +90,7 @@ def require_t5(path: Path) -> int:
         elif name in settings:
             settings[alias] = settings[name]
     _require_settings(settings, sizes)
-    return sizes["v"]
+    return sizes["v"], sizes["t"]
 
 
 def _variables(stream: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...], int, bytes]]:
@@ -125,7 +126,7 @@ def _fit(name: str, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
 
 
 def _require_settings(settings: dict[str, int], sizes: dict[str, int]) -> None:
-    missing = {"v", "d", "h", "f", "b", "n"} - sizes.keys()
+    missing = {"v", "t", "d", "h", "f", "b", "n"} - sizes.keys()
     if missing or sizes["h"] % sizes["n"]:
         raise ValueError(f"sizes {sizes}")
     for name, value in settings.items():

@@ -128,7 +128,7 @@ class Translator(ABC):
         translations = [[Translation("")] for _ in texts]
         if not wanted:
             return translations
-        source_ids: list[list[int]] = self._tokenizer([texts[index] for index in wanted])["input_ids"]
+        source_ids = self._encoded([texts[index] for index in wanted])
         caps_of = [self._cap(len(ids)) for ids in source_ids]
         batches = list(_batches([len(ids) for ids in source_ids], batch_size))
         asked = [
@@ -169,6 +169,13 @@ class Translator(ABC):
 
         No `no_repeat_ngram_size` tokens in a row come twice in an output; 0: anything may.
         """
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """What the tokenizer makes of them; transformers' own call takes a twentieth of the time of a single sentence."""
+        backend = self._tokenizer.backend_tokenizer
+        backend.no_padding()  # somebody may have used it with
+        backend.no_truncation()
+        return [each.ids for each in backend.encode_batch(list(texts))]
 
     def _readable(self, source_ids: list[int]) -> list[int]:
         if len(source_ids) <= MAX_SOURCE_TOKENS:

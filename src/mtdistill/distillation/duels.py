@@ -36,7 +36,7 @@ class Engines:
         self._source_lang, _ = languages
 
     def ctranslate2_folder(self) -> Path:
-        """The model in float32 with its shortlist; other formats are made of it when it is loaded."""
+        """The model in float32; other formats are made of it when it is loaded."""
         folder = self._scratch / "ctranslate2"
         if not folder.exists():
             convert_model_to_ctranslate2(self._model, self._tokenizer, folder, languages=self._languages)

@@ -23,7 +23,7 @@ print(tokenizer.decode(output[0], skip_special_tokens=True))
 
 tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)
 tokens = tokenizer.convert_ids_to_tokens(tokenizer.encode(TEXT))
-output = ctranslate2.Translator(FOLDER).translate_batch([tokens], beam_size=1, use_vmap=True)[0].hypotheses[0]
+output = ctranslate2.Translator(FOLDER).translate_batch([tokens], beam_size=1)[0].hypotheses[0]
 print(tokenizer.decode(tokenizer.convert_tokens_to_ids(output), skip_special_tokens=True))
 """,
     "onnx": """from pathlib import Path

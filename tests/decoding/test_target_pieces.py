@@ -8,8 +8,9 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from mtdistill.decoding import CTranslate2Translator, Translation, convert_to_ctranslate2
-from mtdistill.decoding.conversion import VOCABULARY_FILE
-from mtdistill.decoding.shortlist import SHORTLIST_FILE, require_shortlist, shortlist, write_shortlist
+from mtdistill.decoding.conversion import SHARED_VOCABULARY, SOURCE_VOCABULARY, TARGET_VOCABULARY
+from mtdistill.decoding.model_bin import require_t5
+from mtdistill.decoding.target_pieces import target_pieces
 from mtdistill.errors import CheckpointError
 
 PIECES = ["</s>", "<0x41>", "▁the", "你", "▁Ж", "か", "3", ".", "▁d é"]
@@ -31,26 +32,43 @@ PIECES = ["</s>", "<0x41>", "▁the", "你", "▁Ж", "か", "3", ".", "▁d é"
 def test_pieces_in_letters_of_the_source_alone_are_left_out(
     source_lang: str, target_lang: str, left_out: set[str]
 ) -> None:
-    assert shortlist(PIECES, source_lang, target_lang) == [piece for piece in PIECES if piece not in left_out]
+    assert target_pieces(PIECES, source_lang, target_lang) == [piece for piece in PIECES if piece not in left_out]
 
 
-def test_what_is_written_is_accepted(tmp_path: Path) -> None:
-    require_shortlist(tmp_path, PIECES)
-    write_shortlist(tmp_path, PIECES, "en", "zh")
-    assert list(tmp_path.iterdir()) == []  # it would hold everything
-    write_shortlist(tmp_path, PIECES, "zh", "en")
-    require_shortlist(tmp_path, PIECES)
-    listed = (tmp_path / SHORTLIST_FILE).read_text(encoding="utf-8").split()
-    assert listed == ["</s>", "<0x41>", "▁the", "▁Ж", "か", "3", "."]  # a space parts pieces, so none can hold one
+def vocabulary(folder: Path, name: str) -> list[str]:
+    pieces: list[str] = json.loads((folder / name).read_text(encoding="utf-8"))
+    return pieces
 
 
-@pytest.mark.parametrize(
-    "content", ["", "\n", "\t", "\t\n", "the\t▁the\n", "\tunknown\n", "\t▁the\n\t▁the\n", "▁the", "\t▁the\x00"]
-)
-def test_anything_else_in_its_place_is_refused(content: str, tiny_teacher_folder: Path, tmp_path: Path) -> None:
+def test_a_folder_has_two_vocabularies_where_pieces_are_left_out(tiny_teacher_folder: Path, tmp_path: Path) -> None:
     convert_to_ctranslate2(tiny_teacher_folder, tmp_path)
-    (tmp_path / SHORTLIST_FILE).write_text(content, encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"vmap\.txt is no list of its pieces"):
+    everything = vocabulary(tmp_path, SHARED_VOCABULARY)
+    convert_to_ctranslate2(tiny_teacher_folder, tmp_path, languages=("zh", "en"))
+    assert vocabulary(tmp_path, SOURCE_VOCABULARY) == everything
+    assert vocabulary(tmp_path, TARGET_VOCABULARY) == target_pieces(everything, "zh", "en") != everything
+    assert require_t5(tmp_path / "model.bin") == (len(everything), len(vocabulary(tmp_path, TARGET_VOCABULARY)))
+    assert not (tmp_path / SHARED_VOCABULARY).exists()  # CTranslate2 would take it
+    # Names stay Latin in every language: nothing to leave out, one vocabulary as before.
+    convert_to_ctranslate2(tiny_teacher_folder, tmp_path, languages=("en", "zh"))
+    assert vocabulary(tmp_path, SHARED_VOCABULARY) == everything
+    assert not (tmp_path / SOURCE_VOCABULARY).exists() and not (tmp_path / TARGET_VOCABULARY).exists()
+
+
+@pytest.mark.parametrize("change", ["fewer", "more", "twice", "others", "none", "number"])
+def test_another_target_vocabulary_is_refused(change: str, tiny_teacher_folder: Path, tmp_path: Path) -> None:
+    convert_to_ctranslate2(tiny_teacher_folder, tmp_path, languages=("zh", "en"))
+    pieces = vocabulary(tmp_path, TARGET_VOCABULARY)
+    changed = {"fewer": pieces[:-1], "more": [*pieces, "你"], "twice": [*pieces[:-1], pieces[-2]],
+               "others": [*pieces[:-1], "unknown"], "none": [], "number": 3}[change]  # fmt: skip
+    (tmp_path / TARGET_VOCABULARY).write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="could not be loaded"):
+        CTranslate2Translator.open(tmp_path, source_lang="zh")
+
+
+def test_a_vocabulary_map_is_refused(tiny_teacher_folder: Path, tmp_path: Path) -> None:
+    convert_to_ctranslate2(tiny_teacher_folder, tmp_path)
+    (tmp_path / "vmap.txt").write_text("")
+    with pytest.raises(CheckpointError, match=r"vmap\.txt"):
         CTranslate2Translator.open(tmp_path, source_lang="zh")
 
 
@@ -87,7 +105,7 @@ def test_greedy_outputs_are_those_of_transformers_with_the_same_pieces_suppresse
 ) -> None:
     _, tokenizer = tiny_teacher
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    kept = set(shortlist(pieces, "zh", "en"))
+    kept = set(target_pieces(pieces, "zh", "en"))
     suppressed = [row for row, piece in enumerate(pieces) if piece not in kept]
     translator = CTranslate2Translator.from_model(chinese_writer, tokenizer, source_lang="zh", target_lang="en")
     for source, _ in tiny_corpus[:20]:
@@ -111,11 +129,3 @@ def test_a_model_that_writes_the_right_language_translates_as_before(
     assert sum(a == b for a, b in zip(outputs, translate(), strict=True)) >= len(outputs) * (
         1 if beam_size == 1 else 0.99
     )
-
-
-def test_it_is_of_the_vocabulary_of_the_folder(tiny_teacher_folder: Path, tmp_path: Path) -> None:
-    convert_to_ctranslate2(tiny_teacher_folder, tmp_path, languages=("zh", "en"))
-    pieces = json.loads((tmp_path / VOCABULARY_FILE).read_text(encoding="utf-8"))
-    require_shortlist(tmp_path, pieces)
-    with pytest.raises(ValueError, match="no list of its pieces"):
-        require_shortlist(tmp_path, pieces[:5])
