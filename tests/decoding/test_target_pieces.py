@@ -49,9 +49,12 @@ def test_a_folder_has_two_vocabularies_where_pieces_are_left_out(tiny_teacher_fo
     assert require_t5(tmp_path / "model.bin") == (len(everything), len(vocabulary(tmp_path, TARGET_VOCABULARY)))
     assert not (tmp_path / SHARED_VOCABULARY).exists()  # CTranslate2 would take it
     # Names stay Latin in every language: nothing to leave out, one vocabulary as before.
+    (tmp_path / "vmap.txt").write_text("of somebody else's model")
     convert_to_ctranslate2(tiny_teacher_folder, tmp_path, languages=("en", "zh"))
     assert vocabulary(tmp_path, SHARED_VOCABULARY) == everything
-    assert not (tmp_path / SOURCE_VOCABULARY).exists() and not (tmp_path / TARGET_VOCABULARY).exists()
+    assert not (tmp_path / SOURCE_VOCABULARY).exists()
+    assert not (tmp_path / TARGET_VOCABULARY).exists()
+    CTranslate2Translator.open(tmp_path, source_lang="en")
 
 
 @pytest.mark.parametrize("change", ["fewer", "more", "twice", "others", "none", "number"])

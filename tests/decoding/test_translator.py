@@ -225,6 +225,20 @@ class TestSecondTry:
             assert (max(repeats) == 0) is (ngram == 3)
 
 
+def test_a_tokenizer_that_somebody_pads_with(tiny_tokenizer: Any) -> None:
+    seen: list[list[int]] = []
+
+    def generate(ids: list[int]) -> list[int]:
+        seen.append(ids)
+        return ids
+
+    sources = ["猫" * 30, "他喜欢", "猫"]
+    tiny_tokenizer(sources, padding=True, truncation=True, max_length=5)
+    Scripted(tiny_tokenizer, generate).translate(sources, second_try=False)
+    assert sorted(seen) == sorted(tiny_tokenizer(sources)["input_ids"])
+    assert max(map(len, seen)) > 5 > min(map(len, seen))
+
+
 class TestLengthCap:
     def test_three_times_the_source_and_ten_up_to_the_limit(self, tiny_tokenizer: Any) -> None:
         endless = Scripted(tiny_tokenizer, lambda ids: [ids[0]] * 1000, max_new_tokens=40)

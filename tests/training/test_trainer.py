@@ -520,7 +520,9 @@ class TestSchedule:
             targets = [t.tolist() for batch in epoch for t in batch.labels.split(batch.target_starts.diff().tolist())]
             assert targets == [wanted[row] for row in order]
 
-    def test_sentences_of_similar_length_share_a_batch_only_where_it_is_padded(self, make_training: MakeTraining) -> None:
+    def test_sentences_of_similar_length_share_a_batch_only_where_it_is_padded(
+        self, make_training: MakeTraining
+    ) -> None:
         def spread(engine: Engine) -> float:
             trainer = make_training(sentences=300, batch_size=10, engine=engine).trainer
             batches = [batch["target_starts"].diff().float() for batch in trainer.get_train_dataloader()]

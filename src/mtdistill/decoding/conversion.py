@@ -1,6 +1,6 @@
 """Making CTranslate2 model folders.
 
-Imported by decoding.ctranslate2; imports decoding.target_pieces, data.tokenizer, messages, errors.
+Imported by decoding.ctranslate2; imports decoding.target_pieces, decoding.model_bin, data.tokenizer, messages, errors.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from mtdistill.data.tokenizer import load_tokenizer
+from mtdistill.decoding.model_bin import require_t5
 from mtdistill.decoding.target_pieces import keep_target_pieces
 from mtdistill.errors import CheckpointError
 from mtdistill.messages import tr
@@ -26,6 +27,7 @@ Quantization = Literal["float32", "float16", "int8"]
 SHARED_VOCABULARY, SOURCE_VOCABULARY, TARGET_VOCABULARY = (
     f"{name}_vocabulary.json" for name in ("shared", "source", "target")
 )
+VOCABULARY_MAP = "vmap.txt"  # what CTranslate2 can be told to leave out of a search, sentence by sentence; never ours
 
 
 def convert_to_ctranslate2(
@@ -54,16 +56,19 @@ def convert_to_ctranslate2(
             tokenizer = load_tokenizer(model_folder)
 
             class Converter(ctranslate2.converters.TransformersConverter):  # type: ignore[misc]
+                # Private there, but what `convert` builds on; it has no hook between reading and writing.
                 def _load(self) -> Any:
                     spec = super()._load()
                     if languages:
                         keep_target_pieces(spec, *languages)
                     return spec
 
-            for name in (SHARED_VOCABULARY, SOURCE_VOCABULARY, TARGET_VOCABULARY):
-                (destination / name).unlink(missing_ok=True)  # of a model that was there before
             Converter(str(model_folder)).convert(str(destination), quantization=quantization, force=True)
             tokenizer.save_pretrained(str(destination))
+            source_rows, target_rows = require_t5(destination / "model.bin")
+            of_another = {SOURCE_VOCABULARY, TARGET_VOCABULARY} if source_rows == target_rows else {SHARED_VOCABULARY}
+            for name in {*of_another, VOCABULARY_MAP}:  # a model that was there before
+                (destination / name).unlink(missing_ok=True)
     except OSError as error:
         if error.errno is not None:  # no space, not writable: said better by whoever knows what was being written
             raise

@@ -16,6 +16,7 @@ from mtdistill.decoding.conversion import (
     SHARED_VOCABULARY,
     SOURCE_VOCABULARY,
     TARGET_VOCABULARY,
+    VOCABULARY_MAP,
     convert_model_to_ctranslate2,
     convert_to_ctranslate2,
     detail_of,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 ComputeType = Literal["float32", "int8"]
-VOCABULARY_MAP = "vmap.txt"  # what CTranslate2 can be told to leave out of a search, sentence by sentence
 
 
 class CTranslate2Translator(Translator):
@@ -217,7 +217,7 @@ def _require_vocabularies(folder: Path, tokenizer: PreTrainedTokenizerFast, sour
 
     Tokens go to CTranslate2 as text; one beyond the table would be looked up all the same.
     """
-    if (folder / VOCABULARY_MAP).exists():  # not ours; damaged, it crashes
+    if (folder / VOCABULARY_MAP).exists():  # a damaged one crashes
         raise ValueError(VOCABULARY_MAP)
     shared = (folder / SHARED_VOCABULARY).exists()
     files = (SHARED_VOCABULARY, SHARED_VOCABULARY) if shared else (SOURCE_VOCABULARY, TARGET_VOCABULARY)

@@ -24,8 +24,8 @@ _ITEM_BYTES = {
 _FLOAT32, _INT8, _FLOATS = 0, 1, (0, 4, 5)
 _SETTING_BYTES = 8
 _MAX_NAME_BYTES = 1000
-# The shape of every weight of a T5, in letters: (v)ocabulary of the source, (t)arget vocabulary, (d) width, (h)eads together, (f)eed-forward, (b)uckets,
-# (n)umber of heads.
+# The shape of every weight of a T5, in letters: (v)ocabulary of the source, (t)arget vocabulary, (d) width, (h)eads
+# together, (f)eed-forward, (b)uckets, (n)umber of heads.
 _SHAPES = [
     (re.compile(pattern), shape)
     for pattern, shape in (
