@@ -29,7 +29,10 @@ class ModelSize:
 
     @property
     def mib_int8(self) -> float:
-        """MiB of the weights alone at 1 byte each; a real int8 file is a few percent larger (scales, norms, biases)."""
+        """MiB of the weights alone at 1 byte each; a real int8 file is a few percent larger (scales, norms, biases).
+
+        So is one for CTranslate2 by its second table, of the pieces that it can write.
+        """
         return self.parameters / _BYTES_PER_MIB
 
 
