@@ -57,14 +57,34 @@ def test_a_folder_has_two_vocabularies_where_pieces_are_left_out(tiny_teacher_fo
     CTranslate2Translator.open(tmp_path, source_lang="en")
 
 
-@pytest.mark.parametrize("change", ["fewer", "more", "twice", "others", "none", "number"])
+@pytest.mark.parametrize("change", ["fewer", "more", "twice", "others", "moved", "no end", "none", "number"])
 def test_another_target_vocabulary_is_refused(change: str, tiny_teacher_folder: Path, tmp_path: Path) -> None:
     convert_to_ctranslate2(tiny_teacher_folder, tmp_path, languages=("zh", "en"))
-    pieces = vocabulary(tmp_path, TARGET_VOCABULARY)
-    changed = {"fewer": pieces[:-1], "more": [*pieces, "你"], "twice": [*pieces[:-1], pieces[-2]],
-               "others": [*pieces[:-1], "unknown"], "none": [], "number": 3}[change]  # fmt: skip
+    pieces, everything = (vocabulary(tmp_path, name) for name in (TARGET_VOCABULARY, SOURCE_VOCABULARY))
+    chinese = next(piece for piece in everything if piece not in pieces)
+    end = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["eos_token"]
+    changed = {
+        "fewer": pieces[:-1],
+        "more": [*pieces, chinese],
+        "twice": [*pieces[:-1], pieces[-2]],
+        "others": [*pieces[:-1], "unknown"],
+        "moved": pieces[::-1],
+        "no end": [piece for piece in everything if piece in {*pieces, chinese} - {end}],
+        "none": [],
+        "number": 3,
+    }[change]
     (tmp_path / TARGET_VOCABULARY).write_text(json.dumps(changed), encoding="utf-8")
     with pytest.raises(CheckpointError, match="could not be loaded"):
+        CTranslate2Translator.open(tmp_path, source_lang="zh")
+
+
+@pytest.mark.parametrize("name", ["bos", "eos", "unk", "decoder_start"])
+def test_a_special_token_that_is_no_piece_is_refused(name: str, tiny_teacher_folder: Path, tmp_path: Path) -> None:
+    """CTranslate2 would look it up beyond the table."""
+    convert_to_ctranslate2(tiny_teacher_folder, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, f"{name}_token": "<unheard-of>"}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"special tokens that are no pieces: .*<unheard-of>"):
         CTranslate2Translator.open(tmp_path, source_lang="zh")
 
 

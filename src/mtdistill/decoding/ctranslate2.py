@@ -215,20 +215,27 @@ def _languages(source_lang: str, target_lang: str | None) -> tuple[str, str] | N
 def _require_vocabularies(folder: Path, tokenizer: PreTrainedTokenizerFast, source_rows: int, target_rows: int) -> None:
     """Refuse another vocabulary, or one that does not fit its table of embeddings.
 
-    Tokens go to CTranslate2 as text; one beyond the table would be looked up all the same.
+    Tokens go to CTranslate2 as text. One beyond the table would be looked up all the same, and a special token that is missing
+    is given the place after the last.
     """
     if (folder / VOCABULARY_MAP).exists():  # a damaged one crashes
         raise ValueError(VOCABULARY_MAP)
     shared = (folder / SHARED_VOCABULARY).exists()
     files = (SHARED_VOCABULARY, SHARED_VOCABULARY) if shared else (SOURCE_VOCABULARY, TARGET_VOCABULARY)
-    source, target = (json.loads((folder / file).read_text(encoding="utf-8")) for file in files)
+    source, target, config = (
+        json.loads((folder / file).read_text(encoding="utf-8")) for file in (*files, "config.json")
+    )
     own = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    kept = {*target}
     fits = len(source) == source_rows and source[: len(own)] == own
-    if not (fits and len(target) == len({*target}) == target_rows and {*target} <= {*source}):
+    if not (fits and len(target) == target_rows and target == [piece for piece in source if piece in kept]):
         raise ValueError(tr(en=f"another vocabulary: {len(source)} pieces of the source, {len(target)} of the target, "
                                f"{len(own)} in the tokenizer, {source_rows} and {target_rows} rows",
                             zh=f"词表不一致：源语言 {len(source)} 个词元，目标语言 {len(target)} 个，分词器 {len(own)} 个，"
                                f"模型 {source_rows} 行和 {target_rows} 行"))  # fmt: skip
+    missing = {config[f"{name}_token"] for name in ("bos", "eos", "unk", "decoder_start")} - kept
+    if missing:
+        raise ValueError(tr(en=f"special tokens that are no pieces: {missing}", zh=f"特殊词元不在词表中：{missing}"))
 
 
 @contextmanager
