@@ -23,7 +23,7 @@ TinyTeacher = tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]
 
 @pytest.fixture(autouse=True)
 def few_timings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtdistill.report.duels.SPEED_REPEATS", {32: 1, 1: 1})
+    monkeypatch.setattr("mtdistill.report.duels.SPEED_REPEATS", 1)
     monkeypatch.setattr("mtdistill.report.duels.SPEED_SENTENCES", {32: 12, 1: 12})
 
 

@@ -232,6 +232,7 @@ class TestSpeed:
         assert set(runs) == {(36, 1, 32), (12, 4, 32), (1, 1, 1), (1, 4, 1)}
         # What a promise is held against is timed on as many one by one.
         assert [each.sentences for each in card.speed_ups] == [36, 36, 36, 12, 12, 4]
+        assert [each.repeats for each in card.speed_ups] == [5, 2, 5, 5, 5, 5]
 
     def test_a_slow_engine_is_timed_on_fewer(self, clock: Clock, config: RunConfig) -> None:
         (speed, _) = built(student_of(clock), teacher_of(clock), config).speed_ups

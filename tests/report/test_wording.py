@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -54,6 +55,12 @@ def test_conditions_say_how_everything_was_measured(good_card: ReportCard) -> No
     assert found["training"] == "12.6 minutes of 15 allowed"
     assert found["measured"] == "2026-11-24 08:00 UTC, mtdistill 0.1.0"
     assert found["BLEU"].endswith("version:2.6.0")
+
+
+def test_some_are_timed_in_fewer_pairs_of_runs(make_card: MakeCard, make_speed_up: MakeSpeedUp) -> None:
+    alone = dataclasses.replace(make_speed_up(2.0, 1), repeats=2)
+    found = dict(wording.conditions(make_card(speed_ups=(make_speed_up(2.0, 32), alone))))
+    assert found["speed"] == "median of 2 to 5 paired runs, tokenisation included"
 
 
 def test_what_was_not_trained_here_has_no_time(make_card: MakeCard) -> None:

@@ -15,7 +15,7 @@ from mtdistill.messages import tr
 # held against is timed on the larger number at any batch size: with 48 sentences it is chance how many of them loop, and a
 # loop takes as long as ten sentences (docs/experiments.md, 2026-11-27).
 SPEED_SENTENCES = {32: 256, 1: 48}
-SPEED_REPEATS = {32: 5, 1: 2}
+SPEED_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def run_duels(duels: Sequence[Duel], sources: Sequence[str], display: Display) -
                     timed,
                     batch_size=duel.batch_size,
                     beam_size=duel.beam_size,
-                    repeats=SPEED_REPEATS[duel.batch_size],
+                    repeats=_repeats(duel),
                 )
             )
             bar.advance_to(done, f"{duel.student.engine} {duel.student.precision}")
@@ -58,6 +58,11 @@ def _timed_sentences(duel: Duel) -> int:
     count = max(SPEED_SENTENCES.values()) if duel.promised else SPEED_SENTENCES[duel.batch_size]
     count = count // 3 if duel.beam_size > 1 else count
     return count if duel.teacher.engine == "CTranslate2" else count // 4
+
+
+def _repeats(duel: Duel) -> int:
+    """Fewer where a run has that many sentences one by one."""
+    return min(2, SPEED_REPEATS) if duel.promised and duel.batch_size == 1 else SPEED_REPEATS
 
 
 def spread(count: int, wanted: int) -> list[int]:

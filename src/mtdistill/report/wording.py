@@ -146,6 +146,9 @@ def conditions(card: ReportCard) -> list[tuple[str, str]]:
     """Under which conditions everything was measured, by name."""
     speed, quality = card.speed_ups[0], card.quality
     kept = quality.retention
+    repeats = {each.repeats for each in card.speed_ups}
+    fewest, most = min(repeats), max(repeats)
+    runs = str(most) if fewest == most else tr(en=f"{fewest} to {most}", zh=f"{fewest} 到 {most}")
     found = [
         (
             tr(en="test set", zh="测试集"),
@@ -171,8 +174,8 @@ def conditions(card: ReportCard) -> list[tuple[str, str]]:
         (
             tr(en="speed", zh="测速"),
             tr(
-                en=f"median of {speed.repeats} paired runs, tokenisation included",
-                zh=f"{speed.repeats} 次成对运行的中位数，含分词",
+                en=f"median of {runs} paired runs, tokenisation included",
+                zh=f"{runs} 次成对运行的中位数，含分词",
             ),
         ),
         (tr(en="processor", zh="处理器"), speed.cpu),

@@ -95,9 +95,15 @@ def _all_iterations(gram: Tensor) -> Tensor:
     Each is a product with a I + b g + c g², which makes of g itself the same product from both sides. Singular values
     are squared in it, too much for the eight bits of bfloat16.
     """
-    product = torch.eye(len(gram), dtype=gram.dtype)
-    for _ in range(_ITERATIONS):
-        step = torch.addmm(gram, gram, gram, beta=_B, alpha=_C)
-        step.diagonal().add_(_A)
-        product, gram = step @ product, step @ gram @ step
+    step = product = _iteration(gram)
+    for _ in range(_ITERATIONS - 1):
+        gram = step @ gram @ step
+        step = _iteration(gram)
+        product = step @ product
     return product
+
+
+def _iteration(gram: Tensor) -> Tensor:
+    step = torch.addmm(gram, gram, gram, beta=_B, alpha=_C)
+    step.diagonal().add_(_A)
+    return step
