@@ -4,11 +4,11 @@
     python benchmarks/false_alarms.py quick --student RUN --runs 40
 
 Training sentences, 16,000 of them if there are so many, are given to the student once, with dropout, under the objective
-of the preset. From these losses as many updates as the whole run has are put together, batch by batch and epoch by epoch
-as the trainer would draw them, and handed to the detectors. The student does not learn meanwhile, which the detectors would
-not see either: they look at fifty updates at a time. Prints how often a spike is seen if so many updates in a row have to be
-high; the detector's own choice for the preset is marked. Then how far above its lowest level the loss gets, and in how many
-runs that is taken for divergence.
+that a run of the preset ends with. From these losses as many updates as the whole run has are put together, batch by batch
+and epoch by epoch as the trainer would draw them, and handed to the detectors. The student does not learn meanwhile, which
+the detectors would not see either: they look at fifty updates at a time. Prints how often a spike is seen if so many
+updates in a row have to be high; the detector's own choice for the preset is marked. Then how far above its lowest level
+the loss gets, and in how many runs that is taken for divergence.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from mtdistill.config import apply_overrides
 from mtdistill.data.batches import Batches, PackedRows, token_lengths
 from mtdistill.display import Display
 from mtdistill.distillation.budget import training_rows, training_schedule
-from mtdistill.distillation.losses import forward_kl, gold_loss
+from mtdistill.distillation.losses import forward_kl, gold_loss, temperature_at
 from mtdistill.distillation.materials import prepare_materials
 from mtdistill.distillation.pseudo_rows import with_pseudo_targets
 from mtdistill.health.series import DIVERGENCE_RATIOS, WINDOW, loss_spike, updates_of_a_spike
@@ -53,6 +53,7 @@ def main() -> None:
     materials = prepare_materials(config, display)
     model = load_student(arguments.student).model
     rows, schedule, kd = training_rows(materials.data, config.training), training_schedule(config.training), config.kd
+    temperature = temperature_at(1.0, kd.temperature, kd.final_temperature)
     rows = with_pseudo_targets(config, materials, rows, display)
     wanted = schedule.updates(len(rows))
     rows = rows.shuffle(seed=schedule.seed).select(range(min(len(rows), SENTENCES)))
@@ -67,9 +68,9 @@ def main() -> None:
         for first in range(0, len(rows), ROWS):
             batch = packed.batch(list(range(first, min(first + ROWS, len(rows)))))
             logits = teacher_forced_logits(model, batch, start_id=model.config.decoder_start_token_id)
-            divergence = forward_kl(logits, targets.states(batch) @ targets.head.T, temperature=kd.temperature)
+            divergence = forward_kl(logits, targets.states(batch) @ targets.head.T, temperature=temperature)
             gold = gold_loss(logits, batch.labels, label_smoothing=kd.label_smoothing)
-            each = kd.alpha * kd.temperature**2 * divergence + kd.beta * gold
+            each = kd.alpha * temperature**2 * divergence + kd.beta * gold
             losses[first : first + ROWS] = [
                 part.sum().item() for part in each.split(batch.target_starts.diff().tolist())
             ]

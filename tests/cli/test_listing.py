@@ -4,6 +4,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
+from mtdistill.cli.listing import settings_line
+from mtdistill.config import apply_overrides
 from mtdistill.presets import PRESET_NAMES, load_preset
 
 # Epochs, batch, accumulation, learning rate, longest, width, temperature, alpha, beta, decay, data: the contract.
@@ -87,3 +89,9 @@ def test_every_preset_gets_its_forecast(run: Any, monkeypatch: pytest.MonkeyPatc
     listed = run("presets", "--json", "--output", "elsewhere")
     assert [preset["forecast"]["minutes"] for preset in json.loads(listed.out)] == [3, 30, 50, 80, 100]
     assert "about 50 min, 1.5 GiB of memory" in run("presets").out
+
+
+@pytest.mark.parametrize(("last", "wanted"), [("none", "T 3, "), ("1", "T 3 to 1, ")])
+def test_a_temperature_that_falls_is_seen(last: str, wanted: str) -> None:
+    config = apply_overrides(load_preset("quick").config, [f"kd.final_temperature={last}"])
+    assert wanted in settings_line(config)

@@ -155,6 +155,18 @@ def test_the_temperature_goes_from_the_first_to_the_final_one(
     assert temperatures == sorted(temperatures, reverse=True)
 
 
+def test_losses_of_evaluations_are_all_at_the_last_temperature(
+    make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(objective(temperature=4.0, final_temperature=1.5))
+    asked: list[tuple[float, float]] = []
+    monkeypatch.setattr(trainer, "_probe", lambda _model, _objective, now, last: asked.append((now, last)))
+    trainer.state.max_steps = 11
+    for trainer.state.global_step in (0, 5, 10):
+        trainer.probe(trainer.model)
+    assert asked == [(4.0, 1.5), (2.75, 1.5), (1.5, 1.5)]
+
+
 @BOTH
 def test_a_single_update_has_the_first_temperature(make_trainer: Any, engine: Engine) -> None:
     schedule = dataclasses.replace(SCHEDULE, epochs=1, gradient_accumulation=5)

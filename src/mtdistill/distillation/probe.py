@@ -23,13 +23,12 @@ class Probed:
     """Of one evaluation.
 
     Attributes:
-        loss: the objective, mean per token.
+        loss: the objective, mean per token, at the temperature that the run ends with.
         student_entropy: of the next-token distribution, nats, mean over tokens.
         teacher_entropy: likewise.
         softened_entropy: of the teacher's distribution at the temperature of the objective.
         kd_norm: L2 norm of the gradient of alpha x T² x KL at the logits.
         gold_norm: of beta x cross-entropy.
-        temperature: that the objective was computed with.
     """
 
     loss: float
@@ -38,7 +37,6 @@ class Probed:
     softened_entropy: float
     kd_norm: float
     gold_norm: float
-    temperature: float
 
 
 class Probe:
@@ -53,18 +51,23 @@ class Probe:
         self._batch = batch
         self._teacher_logits = (targets.states(batch) @ targets.head.T).float()
 
-    def __call__(self, model: T5ForConditionalGeneration, objective: KdConfig, temperature: float) -> Probed:
+    def __call__(
+        self, model: T5ForConditionalGeneration, objective: KdConfig, temperature: float, last: float | None = None
+    ) -> Probed:
         """Figures of the model as it is.
 
         Args:
             model: the student, in evaluation mode; in training mode the figures are those with dropout.
             objective: its weights and label smoothing.
-            temperature: of the divergence.
+            temperature: of the divergence now.
+            last: of the divergence in the loss, so that losses of different moments can be compared; None: temperature.
         """
         with torch.no_grad():
             start_id = model.config.decoder_start_token_id
             logits = teacher_forced_logits(model, self._batch, start_id=start_id).float()
         kd, kd_norm = self._part(logits, temperature, objective.alpha, 0.0, 0.0)
+        if last is not None and last != temperature:
+            kd, _ = self._part(logits, last, objective.alpha, 0.0, 0.0)
         gold, gold_norm = self._part(logits, temperature, 0.0, objective.beta, objective.label_smoothing)
         return Probed(
             loss=kd + gold,
@@ -73,7 +76,6 @@ class Probe:
             softened_entropy=_entropy(self._teacher_logits / temperature),
             kd_norm=kd_norm,
             gold_norm=gold_norm,
-            temperature=temperature,
         )
 
     def _part(

@@ -108,13 +108,16 @@ class DistillationTrainer(TranslationTrainer):
     @property
     def temperature(self) -> float:
         """Of the update that is being computed."""
+        return self._temperature_at(self._progress)
+
+    def _temperature_at(self, progress: float) -> float:
         if self.watch and self.watch.monitor.memory.temperature is not None:
             return self.watch.monitor.memory.temperature
-        return temperature_at(self._progress, self.objective.temperature, self.objective.final_temperature)
+        return temperature_at(progress, self.objective.temperature, self.objective.final_temperature)
 
     def probe(self, model: T5ForConditionalGeneration) -> Probed | None:
         """The objective on some validation sentences; None without a probe."""
-        return self._probe(model, self.objective, self.temperature) if self._probe else None
+        return self._probe(model, self.objective, self.temperature, self._temperature_at(1.0)) if self._probe else None
 
     def evaluated(self) -> tuple[Outputs | None, Probed | None]:
         """See `TranslationTrainer.evaluated`."""
