@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,14 @@ class Send(TrainerCallback):  # type: ignore[misc]
                 if signal.getsignal(self.number) != heard:
                     break
                 time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def listening() -> Iterator[None]:
+    """A shell has what it starts in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
