@@ -33,7 +33,7 @@ def make_trainer(tiny_teacher: tuple[Any, Any], materials: Materials, tmp_path: 
         rows = materials.data.split("train").select(range(40))
         targets = LiveTargets(materials.teacher.model, engine)
         return DistillationTrainer(
-            tiny_teacher[0], targets, objective, rows, schedule, tmp_path / "run", lambda _model: {"bleu": 1.0},
+            tiny_teacher[0], targets, objective, rows, schedule, tmp_path / "run", lambda _model: {"bleu": 1.0, "chrf": 1.0},
             readout=torch.eye(targets.head.shape[1]), engine=engine,
         )  # fmt: skip
 
@@ -176,3 +176,15 @@ def test_a_single_update_has_the_first_temperature(make_trainer: Any, engine: En
     assert "kd_loss" in trainer.state.log_history[0]
     trainer.state.global_step = 0
     assert trainer.temperature == 4.0
+
+
+def test_chrf_chooses_the_best_student(tiny_teacher: tuple[Any, Any], materials: Materials, tmp_path: Path) -> None:
+    bleu, chrf, saved = iter([20.9, 20.5, 20.4]), iter([37.9, 38.2, 38.1]), []
+    rows, targets = materials.data.split("train").select(range(40)), LiveTargets(materials.teacher.model, FUSED)
+    trainer = DistillationTrainer(
+        tiny_teacher[0], targets, objective(), rows, dataclasses.replace(SCHEDULE, evaluations=3), tmp_path / "run",
+        lambda _model: {"bleu": next(bleu), "chrf": next(chrf)},
+        save_best=lambda _model, scores: saved.append(scores["chrf"]), engine=FUSED,
+    )  # fmt: skip
+    trainer.train()
+    assert saved == [37.9, 38.2]

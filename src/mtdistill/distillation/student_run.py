@@ -60,7 +60,7 @@ class Trained:
 def train_student(
     config: RunConfig, materials: Materials, run: RunFolder, display: Display, *, resume: bool = False
 ) -> Trained:
-    """Build and train one student; the best by validation BLEU is on disk when this returns.
+    """Build and train one student; the best by validation chrF2 is on disk when this returns.
 
     Raises:
         StudentError: the student cannot be built.

@@ -38,6 +38,7 @@ class DistillationTrainer(TranslationTrainer):
         readout: the teacher's last states to the student's, see `StudentBuild`; None: `state_weight` has no effect.
         probe: looks at the objective at every evaluation, which adds the score `loss`; None: not.
         outputs: what the last evaluation wrote, for the monitor.
+        validate: "chrf" of its scores chooses the best student, which varies less from sentence to sentence than BLEU.
         dataset: see `TranslationTrainer`, as are the others.
     """
 
@@ -61,7 +62,7 @@ class DistillationTrainer(TranslationTrainer):
     ) -> None:
         super().__init__(
             model, dataset, schedule, folder, self._probed(validate) if probe else validate, save_best=save_best,
-            callbacks=callbacks, monitor=monitor, engine=engine,
+            callbacks=callbacks, monitor=monitor, engine=engine, best_metric="chrf",
         )  # fmt: skip
         self.targets, self.objective = targets, objective
         self._readout = readout if objective.state_weight else None
