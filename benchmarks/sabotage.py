@@ -77,7 +77,7 @@ class Outcome:
         detected_at: update of the first right alarm; None: no right alarm.
         broken_at: update at which the fault set in.
         ended: "finished", "stopped" or "refused", with the message.
-        bleu: best validation BLEU; None without a student.
+        bleu: validation BLEU of the best student; None without one.
     """
 
     findings: list[str]

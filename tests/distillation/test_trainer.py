@@ -29,12 +29,15 @@ BOTH = pytest.mark.parametrize("engine", [PLAIN, FUSED], ids=["plain", "fused"])
 def make_trainer(tiny_teacher: tuple[Any, Any], materials: Materials, tmp_path: Path) -> Any:
     """Trains a copy of the teacher on 40 pairs."""
 
-    def make(objective: KdConfig, schedule: Schedule = SCHEDULE, engine: Engine = FUSED) -> DistillationTrainer:
+    def make(
+        objective: KdConfig, schedule: Schedule = SCHEDULE, engine: Engine = FUSED, **options: Any
+    ) -> DistillationTrainer:
         rows = materials.data.split("train").select(range(40))
         targets = LiveTargets(materials.teacher.model, engine)
+        validate = options.pop("validate", lambda _model: {"bleu": 1.0, "chrf": 1.0})
         return DistillationTrainer(
-            tiny_teacher[0], targets, objective, rows, schedule, tmp_path / "run", lambda _model: {"bleu": 1.0, "chrf": 1.0},
-            readout=torch.eye(targets.head.shape[1]), engine=engine,
+            tiny_teacher[0], targets, objective, rows, schedule, tmp_path / "run", validate,
+            readout=torch.eye(targets.head.shape[1]), engine=engine, **options,
         )  # fmt: skip
 
     return make
@@ -178,13 +181,12 @@ def test_a_single_update_has_the_first_temperature(make_trainer: Any, engine: En
     assert trainer.temperature == 4.0
 
 
-def test_chrf_chooses_the_best_student(tiny_teacher: tuple[Any, Any], materials: Materials, tmp_path: Path) -> None:
+def test_chrf_chooses_the_best_student(make_trainer: Any) -> None:
     bleu, chrf, saved = iter([20.9, 20.5, 20.4]), iter([37.9, 38.2, 38.1]), []
-    rows, targets = materials.data.split("train").select(range(40)), LiveTargets(materials.teacher.model, FUSED)
-    trainer = DistillationTrainer(
-        tiny_teacher[0], targets, objective(), rows, dataclasses.replace(SCHEDULE, evaluations=3), tmp_path / "run",
-        lambda _model: {"bleu": next(bleu), "chrf": next(chrf)},
-        save_best=lambda _model, scores: saved.append(scores["chrf"]), engine=FUSED,
-    )  # fmt: skip
-    trainer.train()
+    make_trainer(
+        objective(),
+        dataclasses.replace(SCHEDULE, evaluations=3),
+        validate=lambda _model: {"bleu": next(bleu), "chrf": next(chrf)},
+        save_best=lambda _model, scores: saved.append(scores["chrf"]),
+    ).train()
     assert saved == [37.9, 38.2]

@@ -65,6 +65,11 @@ def test_the_contract_to_the_digit(path: str) -> None:
     assert tuple(getattr(getattr(preset.config, section), key) for preset in presets()) == CONTRACT[path]
 
 
+@pytest.mark.parametrize("name", MENU)
+def test_the_temperature_falls_to_1(name: str) -> None:
+    assert load_preset(name).config.kd.final_temperature == 1.0
+
+
 @pytest.mark.parametrize(("teacher_width", "widths"), [(256, WIDTHS_AT_256), (512, WIDTHS_AT_512)])
 def test_the_widths(teacher_width: int, widths: tuple[int, ...]) -> None:
     assert tuple(preset.config.student.resolve_width(teacher_width) for preset in presets()) == widths
