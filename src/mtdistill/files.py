@@ -7,6 +7,7 @@ reader never meets half a file. Imported by every module that writes; imports no
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,13 +40,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling folder that takes the place of ``path`` when the block ends without an error.
 
-    What stood there before stays until then and is put back if the exchange fails. No system call exchanges two
-    folders everywhere, so a kill between its two renames leaves the old folder as ``.<name>.<random>.old``, from where
-    `clear_leftovers` takes it back.
+    What stood there before stays until then, see `replace_folder`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
-    old = fresh.with_suffix(".old")
     try:
         yield fresh
         fresh.chmod(0o755)  # mkdtemp makes folders that nobody else can open, and safetensors such files
@@ -53,13 +51,26 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 file.chmod(0o644)
                 _flush(file)
+        replace_folder(path, fresh)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def replace_folder(path: Path, fresh: Path) -> None:
+    """Put a whole folder on the same disk in the place of another, or of nothing.
+
+    What stood there is put back if the exchange fails. No system call exchanges two folders everywhere, so a kill between
+    its two renames leaves the old folder as ``.<name>.<random>.old``, from where `clear_leftovers` takes it back.
+    """
+    old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+    try:
         if path.exists():
             path.replace(old)
         fresh.replace(path)
     except BaseException:
         if old.exists():
             old.replace(path)
-        shutil.rmtree(fresh, ignore_errors=True)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

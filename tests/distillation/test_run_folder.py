@@ -5,7 +5,6 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,9 @@ from mtdistill.distillation.run_folder import (
     run_folder,
     says_what_the_disk_said,
     start_run,
-    stored_engine,
 )
-from mtdistill.errors import CheckpointError, ConfigError
+from mtdistill.errors import ConfigError
 from mtdistill.presets import load_preset
-from mtdistill.training.engine import Engine
 
 
 def config_in(folder: Path, *overrides: str) -> RunConfig:
@@ -92,28 +89,6 @@ def test_damaged_settings_are_refused(tmp_path: Path) -> None:
     (run.path / "config.toml").write_text("[training", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"config\.toml"):
         resume_run(config)
-
-
-def test_a_resumed_run_keeps_to_its_engine(tmp_path: Path) -> None:
-    run = run_folder(config_in(tmp_path))
-    assert stored_engine(run) is None
-    run.path.mkdir()
-    engine = Engine(bfloat16=True, parts=3, threads_per_part=2, max_part_tokens=512)
-    run.engine.write_text(json.dumps(asdict(engine)), encoding="utf-8")
-    assert stored_engine(run) == engine
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[1]", b"\xff", b'{"parts": "many"}', b'{"parts": 1000000}', b'{"max_part_tokens": 0}'],
-    ids=repr,
-)
-def test_a_damaged_engine_is_refused(content: bytes, tmp_path: Path) -> None:
-    run = run_folder(config_in(tmp_path))
-    run.path.mkdir()
-    run.engine.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"got .*engine\.json .*without --resume"):
-        stored_engine(run)
 
 
 def test_the_places_in_a_run(tmp_path: Path) -> None:

@@ -68,6 +68,15 @@ def test_auto_stores_nothing_where_the_disk_is_short(
     assert asked == [tmp_path / "cache"]
 
 
+def test_auto_goes_on_with_what_an_earlier_run_has_stored(choose: Choose, monkeypatch: pytest.MonkeyPatch) -> None:
+    several = "training.epochs=3"
+    assert isinstance(choose(several), CachedTargets)
+    monkeypatch.setattr(module, "free_bytes", lambda _: 0)
+    assert isinstance(choose(several), CachedTargets)
+    assert isinstance(choose("training.epochs=1"), LiveTargets)
+    assert isinstance(choose(several, engine=Engine(bfloat16=True)), LiveTargets)  # those are other states
+
+
 def test_whoever_wants_a_cache_is_not_asked_about_the_disk(choose: Choose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "free_bytes", lambda _: 0)
     assert isinstance(choose("teacher.targets=cached"), CachedTargets)

@@ -147,8 +147,16 @@ def test_outputs_that_collapse_ask_to_go_back_those_that_were_never_good_do_not(
     monitor.evaluated(100, outputs(0.3))
     assert monitor.journal.counts == {"success_under_half": 1}
     monitor.evaluated(200, outputs(0.9))
-    with pytest.raises(GoBack):
+    with pytest.raises(GoBack) as request:
         monitor.evaluated(300, outputs(0.2))
+    assert (request.value.failed_at, request.value.began_at) == (300, 200)
+
+
+def test_a_few_sentences_are_no_collapse() -> None:
+    monitor = make_monitor()
+    for update, success in ((100, 1.0), (200, 0.0)):
+        monitor.evaluated(update, Outputs(["one"], ["a text"], success, {}, {}))
+    assert monitor.journal.counts["success_under_half"] == 1
 
 
 def test_repeated_outputs_are_told_with_an_example() -> None:

@@ -26,7 +26,6 @@ def test_a_good_update_in_between_starts_the_count_again() -> None:
         steps.append(ladder.bad_update())
         ladder.good_update(update)
     assert set(steps) == {"skip"}
-    assert ladder.skipped == 50
 
 
 def test_every_return_lowers_the_rate_and_then_it_ends() -> None:
@@ -63,13 +62,6 @@ def test_the_rate_rises_again_after_a_return() -> None:
     assert factors[0] == pytest.approx(1 / REWARM_UPDATES)
     assert factors == sorted(factors)
     assert factors[REWARM_UPDATES - 1 :] == [1.0] * 6
-
-
-def test_the_ladder_survives_a_checkpoint() -> None:
-    ladder = Ladder()
-    ladder.bad_update()
-    ladder.returned(failed_at=9, to=5)
-    assert Ladder(**ladder.as_dict()) == ladder
 
 
 def test_usual_gradients_keep_what_they_are_allowed() -> None:

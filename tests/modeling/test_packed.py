@@ -315,6 +315,13 @@ class TestSupports:
         model.lm_head.weight = nn.Parameter(model.shared.weight.detach().clone())
         assert not supports(model)
 
+    @pytest.mark.parametrize("stack", ["encoder", "decoder"])
+    def test_not_an_input_table_of_its_own(self, make: Make, stack: str) -> None:
+        model = make()
+        table = getattr(model, stack).embed_tokens
+        table.weight = nn.Parameter(model.shared.weight.detach().clone())
+        assert not supports(model)
+
     def test_not_an_output_head_without_scale(self, make: Make) -> None:
         model = make()
         model.config.scale_decoder_outputs = False

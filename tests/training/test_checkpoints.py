@@ -12,24 +12,33 @@ from transformers import TrainerControl, TrainerState
 
 from mtdistill.display import Display
 from mtdistill.errors import CheckpointError
+from mtdistill.training import checkpoints as module
 from mtdistill.training.checkpoints import COMPLETE_FILE, Checkpoints, latest_checkpoint
 
 UPDATES = (5, 90, 100)
 
 
-def mark(folder: Path, update: int, *, first_process: bool = True) -> None:
-    state = SimpleNamespace(global_step=update, is_world_process_zero=first_process)
-    Checkpoints().on_save(SimpleNamespace(output_dir=str(folder)), state, None)
+def mark(folder: Path, update: int, *, first_process: bool = True, kept: int = 9, best: int | None = None) -> None:
+    state = SimpleNamespace(
+        global_step=update,
+        is_world_process_zero=first_process,
+        best_model_checkpoint=None if best is None else str(folder / f"checkpoint-{best}"),
+    )
+    Checkpoints(kept).on_save(SimpleNamespace(output_dir=str(folder)), state, None)
+
+
+def write(folder: Path, update: int) -> None:
+    (folder / f"checkpoint-{update}").mkdir()
+    (folder / f"checkpoint-{update}" / "optimizer.pt").write_bytes(b"moments")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three whole checkpoints and one that a kill interrupted."""
-    for update in (*UPDATES, 200):
-        (tmp_path / f"checkpoint-{update}").mkdir()
-        (tmp_path / f"checkpoint-{update}" / "optimizer.pt").write_bytes(b"moments")
     for update in (100, 5, 90):
+        write(tmp_path, update)
         mark(tmp_path, update)
+    write(tmp_path, 200)
     return tmp_path
 
 
@@ -54,6 +63,37 @@ def test_one_without_checksums_counts(folder: Path) -> None:
     assert latest_checkpoint(folder) == folder / "checkpoint-200"
 
 
+@pytest.mark.parametrize(
+    ("kept", "best", "left"),
+    [
+        (1, None, {200}),
+        (2, None, {100, 200}),
+        (3, None, {90, 100, 200}),
+        (4, None, {5, 90, 100, 200}),
+        (9, None, {5, 90, 100, 200}),
+        (1, 5, {5, 200}),
+        (2, 5, {5, 200}),
+        (3, 5, {5, 100, 200}),
+        (2, 200, {100, 200}),
+    ],
+)
+def test_the_newest_stay_and_the_best(folder: Path, kept: int, best: int | None, left: set[int]) -> None:
+    write(folder, 150)  # half written, and older than the newest
+    mark(folder, 200, kept=kept, best=best)
+    assert {int(path.name.split("-")[1]) for path in folder.iterdir()} == left
+
+
+def test_nothing_is_removed_before_the_new_one_is_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(module, "write_atomically", full)
+    with pytest.raises(OSError, match="no space"):
+        mark(folder, 200, kept=1)
+    assert latest_checkpoint(folder) == folder / "checkpoint-100"
+    assert len(list(folder.iterdir())) == 4
+
+
 @pytest.mark.parametrize("damage", ["flipped", "missing", "marker", "marker of lists"])
 def test_the_one_before_a_damaged_one_and_it_is_said(damage: str, folder: Path) -> None:
     newest, shown = folder / "checkpoint-100", io.StringIO()
@@ -75,6 +115,37 @@ def test_all_damaged(folder: Path) -> None:
         latest_checkpoint(folder)
 
 
+class TestSeconds:
+    """Training may be the work of several processes."""
+
+    ARGS = SimpleNamespace(logging_steps=5, eval_steps=10, save_steps=20)
+
+    def begin(self, folder: Path, update: int) -> Checkpoints:
+        checkpoints = Checkpoints(9)
+        state = TrainerState(max_steps=100, global_step=update, stateful_callbacks={"TrainerControl": {}})
+        checkpoints.on_train_begin(SimpleNamespace(**vars(self.ARGS), output_dir=str(folder)), state, TrainerControl())
+        return checkpoints
+
+    def test_are_added_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = [1000.0]
+        monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+        first = self.begin(tmp_path, 0)
+        clock[0] += 40
+        write(tmp_path, 5)
+        args, state = SimpleNamespace(output_dir=str(tmp_path)), TrainerState(global_step=5)
+        first.on_save(args, state, None)
+        clock[0] += 7  # lost
+        second = self.begin(tmp_path, 5)
+        clock[0] += 2
+        assert second.seconds == 42
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", '{"sha256": {}}', '{"seconds": "many"}', '{"seconds": null}'])
+    def test_where_nothing_is_noted_they_begin_now(self, tmp_path: Path, content: str) -> None:
+        write(tmp_path, 5)
+        (tmp_path / "checkpoint-5" / COMPLETE_FILE).write_text(content, encoding="utf-8")
+        assert self.begin(tmp_path, 5).seconds < 1
+
+
 class TestReading:
     """Before the first update everything that fails is the checkpoint's fault; afterwards nothing is."""
 
@@ -84,41 +155,41 @@ class TestReading:
     def test_a_failure_before_the_first_update(self) -> None:
         with (
             pytest.raises(CheckpointError, match=r"got run/checkpoint-5 \(KeyError: 'state'\), .*Delete it") as caught,
-            Checkpoints().reading("run/checkpoint-5"),
+            Checkpoints(9).reading("run/checkpoint-5"),
         ):
             raise KeyError("state")
         assert isinstance(caught.value.__cause__, KeyError)
 
     def test_a_failure_after_it(self) -> None:
-        checkpoints = Checkpoints()
+        checkpoints = Checkpoints(9)
         with pytest.raises(KeyError), checkpoints.reading("run/checkpoint-5"):
             raise KeyError(self.begin(checkpoints))
 
     def test_a_second_reading_begins_anew(self) -> None:
-        checkpoints = Checkpoints()
+        checkpoints = Checkpoints(9)
         self.begin(checkpoints)
         with pytest.raises(CheckpointError), checkpoints.reading("run/checkpoint-5"):
             raise KeyError("state")
 
     @pytest.mark.parametrize("error", [CheckpointError("ours"), KeyboardInterrupt()], ids=["ours", "Ctrl-C"])
     def test_what_says_enough_already(self, error: BaseException) -> None:
-        with pytest.raises(type(error)) as caught, Checkpoints().reading("run/checkpoint-5"):
+        with pytest.raises(type(error)) as caught, Checkpoints(9).reading("run/checkpoint-5"):
             raise error
         assert caught.value is error
 
     def test_without_a_checkpoint(self) -> None:
-        with pytest.raises(KeyError), Checkpoints().reading(None):
+        with pytest.raises(KeyError), Checkpoints(9).reading(None):
             raise KeyError("weight")
 
 
 class TestState:
     """What the Trainer remembers comes from a file, and what is not as the Trainer wrote it must not train."""
 
-    EVERY = SimpleNamespace(logging_steps=5, eval_steps=10, save_steps=20)
+    EVERY = SimpleNamespace(logging_steps=5, eval_steps=10, save_steps=20, output_dir="nowhere")
 
     def begin(self, **read: Any) -> TrainerState:
         state = TrainerState(**{"max_steps": 100, "stateful_callbacks": {"TrainerControl": {}}, **read})
-        Checkpoints().on_train_begin(self.EVERY, state, TrainerControl())
+        Checkpoints(9).on_train_begin(self.EVERY, state, TrainerControl())
         return state
 
     def test_as_it_was_written(self) -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from mtdistill.health.journal import HEALTH_FILE, Journal
+from mtdistill.health.monitor import GoBack, Monitor
 from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.interruption import Interrupted
 
@@ -73,3 +75,41 @@ def test_signals_are_given_back_after_an_undisturbed_run(make_training: MakeTrai
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     make_training(**RUN).trainer.train()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_the_checkpoint_of_an_interruption_stays_where_one_is_kept(make_training: MakeTraining) -> None:
+    scores = iter([2.0, 1.0, 1.0])  # the best is an older one
+    training = make_training(
+        sentences=12,
+        epochs=6,
+        evaluations=3,
+        checkpoints_kept=1,
+        validate=lambda _model: {"bleu": next(scores)},
+        callbacks=[Send(signal.SIGINT, 8)],
+    )
+    with pytest.raises(Interrupted):
+        training.trainer.train()
+    folder = Path(training.trainer.args.output_dir)
+    assert latest_checkpoint(folder) == folder / "checkpoint-8"
+
+
+def test_a_signal_is_heard_although_training_goes_back(make_training: MakeTraining, tmp_path: Path) -> None:
+    class Back(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 8:
+                raise GoBack(failed_at=8, began_at=0)
+
+    monitor = Monitor(Journal(tmp_path / HEALTH_FILE), 18, max_norm=1.0)
+    training = make_training(**RUN, callbacks=[Send(signal.SIGINT, 8), Back()], monitor=monitor)
+    with pytest.raises(Interrupted):
+        training.trainer.train()
+    folder = Path(training.trainer.args.output_dir)
+    assert latest_checkpoint(folder) == folder / "checkpoint-0"
+
+
+def test_the_metrics_of_the_last_updates_are_logged(make_training: MakeTraining) -> None:
+    training = make_training(**RUN, callbacks=[Send(signal.SIGINT, 8)])
+    training.trainer.args.logging_steps = 1000
+    with pytest.raises(Interrupted):
+        training.trainer.train()
+    assert [log["update"] for log in training.recorder.logs if "loss" in log][-1] == 8

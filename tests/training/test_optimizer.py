@@ -57,6 +57,19 @@ def test_every_trainable_weight_is_in_one_group(model: T5ForConditionalGeneratio
 
 
 @both
+def test_an_output_head_of_its_own_is_a_table(model: T5ForConditionalGeneration, name: Any) -> None:
+    for module in (model.lm_head, model.decoder.embed_tokens):
+        module.weight = torch.nn.Parameter(model.shared.weight.detach().clone())
+    optimizer = build_optimizer(model, name, 0.1, 0.5, 4.0)
+    [tables] = [group for group in optimizer.param_groups if any(w is model.shared.weight for w in group["params"])]
+    assert (tables["lr"], tables["weight_decay"]) == (pytest.approx(0.4), 0.0)
+    wanted = (model.shared, model.decoder.embed_tokens, model.lm_head)
+    assert {id(weight) for weight in tables["params"]} == {id(module.weight) for module in wanted}
+    given = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
+    assert sorted(given) == sorted({id(weight) for weight in model.parameters() if weight.requires_grad})
+
+
+@both
 def test_one_update_moves_every_weight_by_about_its_rate(model: T5ForConditionalGeneration, name: Any) -> None:
     """The step of Muon is a fifth of Adam's first one, the size that Adam's steps soon have, whatever the shape."""
     optimizer = build_optimizer(model, name, 0.01, 0.0, 4.0)

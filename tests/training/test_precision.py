@@ -23,16 +23,7 @@ def test_auto_takes_what_was_measured_to_be_worthwhile(
 ) -> None:
     seconds = {torch.float32: gain, torch.bfloat16: 1.0}
     monkeypatch.setattr(precision, "_seconds", seconds.__getitem__)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert uses_bfloat16("auto") is expected
-
-
-@pytest.mark.parametrize("supported", [True, False])
-def test_auto_on_a_graphics_card_is_what_the_card_can(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(precision, "_seconds")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
-    assert uses_bfloat16("auto") is supported
 
 
 def test_the_measurement_takes_the_fastest_of_several(monkeypatch: pytest.MonkeyPatch) -> None:

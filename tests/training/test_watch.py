@@ -215,3 +215,74 @@ def test_memory_that_never_suffices_is_an_error_in_the_end(make_training: MakeTr
     trainer.batch_gradients = never
     with pytest.raises(MemoryError):
         trainer.train()
+
+
+def test_a_return_that_cannot_be_written_leaves_what_was_there(
+    make_training: MakeTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_model: Any) -> None:
+        raise GoBack(failed_at=50, began_at=40)
+
+    training = make_training(**LONG, callbacks=[Once(50, fail)], monitor=make_monitor(tmp_path))
+    trainer, write = training.trainer, training.trainer._save_checkpoint
+
+    def full(*arguments: Any) -> None:
+        if "scratch" in trainer.args.output_dir:
+            raise OSError("no space")
+        write(*arguments)
+
+    monkeypatch.setattr(trainer, "_save_checkpoint", full)
+    output = Path(trainer.args.output_dir)
+    with pytest.raises(OSError, match="no space"):
+        trainer.train()
+    assert Path(trainer.args.output_dir) == output
+    assert latest_checkpoint(output) == output / "checkpoint-40"
+    assert [path.name for path in output.iterdir()] == ["checkpoint-40"]
+
+
+def test_a_collapse_goes_back_to_the_last_evaluation_that_was_well(make_training: MakeTraining, tmp_path: Path) -> None:
+    """Although states were kept since: what wrote the bad translations may be in all of them."""
+    began: list[int] = []
+
+    class Begin(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            began.append(state.global_step)
+
+    def fail(_model: Any) -> None:
+        raise GoBack(failed_at=219, began_at=120)
+
+    training = make_training(
+        **{**LONG, "epochs": 80, "evaluations": 2}, callbacks=[Once(219, fail), Begin()], monitor=make_monitor(tmp_path)
+    )
+    training.trainer.train()
+    assert began == [0, 120]
+
+
+def test_smaller_parts_are_kept_for_a_resumed_run(make_training: MakeTraining, tmp_path: Path) -> None:
+    kept: list[Engine] = []
+    trainer = make_training(sentences=64, batch_size=32).trainer
+    trainer.keep_engine = kept.append
+    compute = trainer.batch_gradients
+
+    def limited(batch: PackedBatch) -> Any:
+        if trainer.engine.largest_part(batch) > 150:
+            raise MemoryError
+        return compute(batch)
+
+    trainer.batch_gradients = limited
+    trainer.train()
+    assert kept
+    assert kept[-1] == trainer.engine
+    assert trainer.engine.max_part_tokens <= 150
+
+
+def test_a_resumed_run_remembers_the_first_weights(make_training: MakeTraining, tmp_path: Path) -> None:
+    first = make_training(**LONG, monitor=make_monitor(tmp_path))
+    first.trainer.train()
+    checkpoint = latest_checkpoint(Path(first.trainer.args.output_dir))
+    resumed = make_training(**LONG, monitor=make_monitor(tmp_path))
+    begun = resumed.weights()
+    resumed.trainer.train(resume_from_checkpoint=str(checkpoint))
+    remembered = resumed.trainer.watch._first
+    assert all(torch.equal(weight, begun[name]) for name, weight in remembered.items())
+    assert not all(torch.equal(weight, resumed.weights()[name]) for name, weight in remembered.items())

@@ -66,13 +66,7 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
         per_update = rehearse(trainer, CALIBRATION_UPDATES).seconds / CALIBRATION_UPDATES
     per_teacher_pass = _seconds_per_teacher_pass(live, trainer) if stored else 0.0
     sources = data.evaluation_set("validation", 50).sources
-    translator = CTranslate2Translator.from_model(
-        teacher.model,
-        teacher.tokenizer,
-        source_lang=data.source_lang,
-        target_lang=data.target_lang,
-        threads=materials.threads,
-    )
+    translator = materials.teacher_translator()
     started = time.perf_counter()
     translator.translate(sources)
     per_sentence = (time.perf_counter() - started) / len(sources)

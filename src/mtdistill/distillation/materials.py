@@ -1,6 +1,6 @@
 """What a run needs before there is a student: teacher, tokenised data, threads, checked against each other.
 
-Imported by everything that trains or forecasts; imports teacher, data, preflight.
+Imported by everything that trains or forecasts; imports teacher, data, decoding, preflight.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import torch
 
 from mtdistill.config import RunConfig
 from mtdistill.data.prepared import PreparedData, prepare_data
+from mtdistill.decoding import ComputeType, CTranslate2Translator
 from mtdistill.display import Display
 from mtdistill.distillation.preflight import check_teacher
 from mtdistill.distillation.summaries import data_summary
@@ -25,6 +26,17 @@ class Materials:
     teacher: Teacher
     data: PreparedData
     threads: int
+
+    def teacher_translator(self, precision: ComputeType = "float32") -> CTranslate2Translator:
+        """The teacher for translating much text: CTranslate2, with pieces of the target language only, on all threads."""
+        return CTranslate2Translator.from_model(
+            self.teacher.model,
+            self.teacher.tokenizer,
+            source_lang=self.data.source_lang,
+            target_lang=self.data.target_lang,
+            compute_type=precision,
+            threads=self.threads,
+        )
 
 
 def prepare_materials(config: RunConfig, display: Display) -> Materials:

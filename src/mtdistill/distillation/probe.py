@@ -65,33 +65,31 @@ class Probe:
         with torch.no_grad():
             start_id = model.config.decoder_start_token_id
             logits = teacher_forced_logits(model, self._batch, start_id=start_id).float()
-        kd, kd_norm = self._part(logits, temperature, objective.alpha, 0.0, 0.0)
-        if last is not None and last != temperature:
-            kd, _ = self._part(logits, last, objective.alpha, 0.0, 0.0)
-        gold, gold_norm = self._part(logits, temperature, 0.0, objective.beta, objective.label_smoothing)
+        weights = (objective.alpha, objective.beta, objective.label_smoothing)
         return Probed(
-            loss=kd + gold,
+            loss=self._loss(logits, last or temperature, *weights).item(),
             student_entropy=_entropy(logits),
             teacher_entropy=_entropy(self._teacher_logits),
             softened_entropy=_entropy(self._teacher_logits / temperature),
-            kd_norm=kd_norm,
-            gold_norm=gold_norm,
+            kd_norm=self._gradient_norm(logits, temperature, objective.alpha, 0.0, 0.0),
+            gold_norm=self._gradient_norm(logits, temperature, 0.0, objective.beta, objective.label_smoothing),
         )
 
-    def _part(
-        self, logits: Tensor, temperature: float, alpha: float, beta: float, smoothing: float
-    ) -> tuple[float, float]:
-        """One part of the objective: its value and the norm of its gradient."""
+    def _gradient_norm(self, logits: Tensor, temperature: float, alpha: float, beta: float, smoothing: float) -> float:
+        """Of one part of the objective, at the logits."""
         if not alpha and not beta:
-            return 0.0, 0.0
+            return 0.0
         leaf = logits.detach().requires_grad_()
         with torch.enable_grad():
-            loss = kd_loss(
-                leaf, self._teacher_logits, self._batch.labels, temperature=temperature, alpha=alpha, beta=beta,
-                label_smoothing=smoothing,
-            ).total  # fmt: skip
-            (gradient,) = torch.autograd.grad(loss, leaf)
-        return loss.item(), gradient.norm().item()
+            (gradient,) = torch.autograd.grad(self._loss(leaf, temperature, alpha, beta, smoothing), leaf)
+        norm: float = gradient.norm().item()
+        return norm
+
+    def _loss(self, logits: Tensor, temperature: float, alpha: float, beta: float, smoothing: float) -> Tensor:
+        return kd_loss(
+            logits, self._teacher_logits, self._batch.labels, temperature=temperature, alpha=alpha, beta=beta,
+            label_smoothing=smoothing,
+        ).total  # fmt: skip
 
 
 def _entropy(logits: Tensor) -> float:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+from filelock import FileLock
 
 from mtdistill.config import RunConfig
 from mtdistill.data.prepared import EvaluationSet
 from mtdistill.data.rows import tokenised_rows
 from mtdistill.data.splits import SPLITS, shared_with
 from mtdistill.data.splitting import keys_of
-from mtdistill.decoding import CTranslate2Translator
 from mtdistill.display import Display
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.pseudo_targets import DEFAULT_SEARCH, read_stored, write_pseudo_targets
@@ -53,24 +53,8 @@ def with_pseudo_targets(
     if not config.teacher.pseudo_targets:
         return rows
     teacher, data, sentences = materials.teacher, materials.data, EvaluationSet.of(rows)
-    fingerprint = weights_fingerprint(teacher.model)
-    made_of = json.dumps([fingerprint, asdict(DEFAULT_SEARCH), sentences.sources, sentences.references])
-    path = Path(config.output) / FOLDER / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.jsonl"
     gold = dict(zip(sentences.sources, sentences.references, strict=True))
-    pairs = _stored_pairs(path, gold)
-    if pairs is None:
-        translator = CTranslate2Translator.from_model(
-            teacher.model,
-            teacher.tokenizer,
-            source_lang=data.source_lang,
-            target_lang=data.target_lang,
-            threads=materials.threads,
-        )
-        done = write_pseudo_targets(
-            sentences, translator, data.target_lang, path, DEFAULT_SEARCH, display, teacher=fingerprint
-        )
-        display.say(str(done))
-        pairs = _stored_pairs(path, gold) or []
+    pairs = _made_once(config, materials, sentences, gold, display)
     new = [asdict(pair) for pair in pairs if pair.target not in gold[pair.source]]
     if not new:
         return rows
@@ -82,6 +66,28 @@ def with_pseudo_targets(
         tr(en=f"training on {len(text)} translations of the teacher as well", zh=f"同时用教师的 {len(text)} 个译文训练")
     )
     return datasets.concatenate_datasets([rows, tokenised_rows(text, teacher.tokenizer)])
+
+
+def _made_once(
+    config: RunConfig,
+    materials: Materials,
+    sentences: EvaluationSet,
+    gold: Mapping[str, Sequence[str]],
+    display: Display,
+) -> list[_Pair]:
+    """The teacher's translations of these sources, from disk if an earlier run has made them."""
+    fingerprint = weights_fingerprint(materials.teacher.model)
+    made_of = json.dumps([fingerprint, asdict(DEFAULT_SEARCH), sentences.sources, sentences.references])
+    path = Path(config.output) / FOLDER / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):  # a run beside this one may be making the same: wait for it
+        pairs = _stored_pairs(path, gold)
+        if pairs is None:
+            translator, lang = materials.teacher_translator(), materials.data.target_lang
+            made = write_pseudo_targets(sentences, translator, lang, path, DEFAULT_SEARCH, display, teacher=fingerprint)
+            display.say(str(made))
+            pairs = _stored_pairs(path, gold) or []
+        return pairs
 
 
 def _stored_pairs(path: Path, gold: Mapping[str, Sequence[str]]) -> list[_Pair] | None:

@@ -132,14 +132,7 @@ def make_pseudo_targets(
     materials = prepare_materials(config, display)
     teacher, data = materials.teacher, materials.data
     sentences = _monolingual(sources, data.source_lang) if sources else data.evaluation_set("train")
-    translator = CTranslate2Translator.from_model(
-        teacher.model,
-        teacher.tokenizer,
-        source_lang=data.source_lang,
-        target_lang=data.target_lang,
-        compute_type=precision,
-        threads=materials.threads,
-    )
+    translator = materials.teacher_translator(precision)
     return write_pseudo_targets(
         sentences, translator, data.target_lang, path, search, display, teacher=weights_fingerprint(teacher.model)
     )
@@ -185,7 +178,7 @@ def write_pseudo_targets(
             choices += found
             bar.advance_to(len(choices))
     result = _write(choices, dict(pairs), target_lang, path)
-    shutil.rmtree(parts)
+    shutil.rmtree(parts, ignore_errors=True)
     return result
 
 

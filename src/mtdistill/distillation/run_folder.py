@@ -17,19 +17,16 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter
 from safetensors import SafetensorError
 
 from mtdistill.config import RunConfig, dump_toml, read_toml
-from mtdistill.errors import CheckpointError, ConfigError
+from mtdistill.errors import ConfigError
 from mtdistill.evaluation.speed import cpu_name
 from mtdistill.files import write_atomically
 from mtdistill.messages import tr
 from mtdistill.presets import load_preset
-from mtdistill.training.engine import Engine
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-_MAX_PARTS = 1024  # as many threads would be started
 _PACKAGES = ("mtdistill", "torch", "transformers", "tokenizers", "ctranslate2", "datasets", "sacrebleu", "numpy")
 
 
@@ -53,11 +50,6 @@ class RunFolder:
     def best_folder(self) -> Path:
         """The best student as a Hugging Face folder."""
         return self.checkpoints / "student_best"
-
-    @property
-    def engine(self) -> Path:
-        """What the updates are computed with; a resumed run keeps to it."""
-        return self.path / "engine.json"
 
     @property
     def report(self) -> Path:
@@ -173,30 +165,6 @@ def resume_run(config: RunConfig) -> tuple[RunFolder, RunConfig]:
             )
         )
     return run, stored
-
-
-def stored_engine(run: RunFolder) -> Engine | None:
-    """What the updates of an interrupted run were computed with; None where it did not get that far.
-
-    Raises:
-        CheckpointError: the file cannot be read.
-    """
-    if not run.engine.is_file():
-        return None
-    try:
-        engine = TypeAdapter(Engine).validate_json(run.engine.read_bytes())
-        if min(engine.threads_per_part, engine.max_part_tokens) < 1 or not 1 <= engine.parts <= _MAX_PARTS:
-            raise ValueError(f"{engine}")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            tr(
-                en=f"the run cannot go on: got {run.engine} ({type(error).__name__}), accepted the file that this version "
-                "wrote. Copy it again, or start anew without --resume.",
-                zh=f"无法继续训练：{run.engine} 有问题（{type(error).__name__}），需要由本版本写出的文件。"
-                "请重新复制，或去掉 --resume 重新开始。",
-            )
-        ) from error
-    return engine
 
 
 def has_begun(config: RunConfig) -> bool:

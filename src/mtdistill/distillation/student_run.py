@@ -4,11 +4,10 @@ Imported by the pipeline; imports the trainer and what it is given.
 """
 
 import gc
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -24,13 +23,13 @@ from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.preflight import check_pairs, check_training
 from mtdistill.distillation.probe import PROBED_SENTENCES, Probe
 from mtdistill.distillation.pseudo_rows import with_pseudo_targets
-from mtdistill.distillation.run_folder import RunFolder, stored_engine
+from mtdistill.distillation.run_folder import RunFolder
 from mtdistill.distillation.summaries import engine_summary, start_summary
 from mtdistill.distillation.targets import choose_targets, free_bytes
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.errors import TrainingFailedError
 from mtdistill.evaluation.validation import ValidationScorer
-from mtdistill.files import clear_leftovers, write_atomically
+from mtdistill.files import clear_leftovers
 from mtdistill.health.journal import HEALTH_FILE, Journal
 from mtdistill.health.monitor import Monitor, Stop
 from mtdistill.health.wording import explain
@@ -40,6 +39,7 @@ from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations
 from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.engine import engines
+from mtdistill.training.stored_engine import store_engine, stored_engine
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Trained:
     """A finished training: the best student on disk, its validation scores, and how long it took.
 
     Attributes:
+        seconds: of training in all processes that worked on it, and of the last one's preparations.
         stopped: why it ended early as failed; None where it came to its end.
     """
 
     student: Student
-    folder: Path
     scores: Mapping[str, float]
     seconds: float
     stopped: str | None = None
@@ -110,7 +110,7 @@ def train_student(
         save_folder(bundle, run.best_folder)
         save_bundle(bundle, run.best_bundle)
 
-    stored = stored_engine(run) if resume else None  # another number format or cut would round differently
+    stored = stored_engine(run.path) if resume else None
     candidates = [stored] if stored else engines(config.training.precision, materials.threads)
     targets = choose_targets(config, teacher.model, rows, candidates[0], display, journal)
     schedule = training_schedule(config.training)
@@ -145,11 +145,10 @@ def train_student(
         outputs=lambda: scorer.outputs,
         monitor=monitor,
         engine=candidates[0],
+        keep_engine=partial(store_engine, run.path),
     )
     if trainer.engine.fused:
-        engine = trainer.use_fastest(candidates)
-        write_atomically(run.engine, json.dumps(asdict(engine)))
-        display.say(engine_summary(engine))
+        display.say(engine_summary(trainer.use_fastest(candidates)))
     check_training(trainer, rows, free_bytes(run.path), journal)
     if checkpoint is None:
         model = student.build.model.eval()
@@ -160,6 +159,7 @@ def train_student(
             monitor.evaluated(0, None, trainer.probe(model))  # at the new one
         with torch.random.fork_rng():  # with dropout, as the losses that it is compared with
             monitor.begin(before(model.train(), config.kd, trainer.temperature).loss)
+    set_up = time.monotonic() - started
     stopped: str | None = None
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -175,7 +175,8 @@ def train_student(
                 zh="训练结束但没有得到可用的学生模型：从未进行验证。请调大 training.evaluations。",
             )
         )
+    seconds = set_up + trainer.checkpoints.seconds
     del trainer
     gc.collect()
     loaded = load_student(run.best_bundle)
-    return Trained(loaded, run.best_bundle, loaded.info["validation"], time.monotonic() - started, stopped)
+    return Trained(loaded, loaded.info["validation"], seconds, stopped)

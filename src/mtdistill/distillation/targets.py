@@ -5,6 +5,7 @@ Imported by the pipeline, the forecast and the command line; imports teacher, tr
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import datasets
 from transformers import T5ForConditionalGeneration
@@ -56,9 +57,16 @@ def stores_targets(config: RunConfig, live: LiveTargets, rows: datasets.Dataset)
 
 
 def cache_pays(config: RunConfig, live: LiveTargets, rows: datasets.Dataset) -> bool:
-    """Whether storing saves time: it costs one pass of the teacher, and running live one in every epoch."""
-    size = cache_bytes(rows, config.training.max_sequence_length, live.head.shape[1])
-    return config.training.epochs > 1 and free_bytes(cache_root(config)) > size + SPARE_BYTES
+    """Whether storing saves time, and there is room: it costs one pass of the teacher, and running live one in every epoch.
+
+    What an earlier run has begun to store needs no new room, and a resumed run goes on with the states it began with.
+    """
+    if config.training.epochs == 1:
+        return False
+    length, root = config.training.max_sequence_length, cache_root(config)
+    if free_bytes(root) > cache_bytes(rows, length, live.head.shape[1]) + SPARE_BYTES:
+        return True
+    return cache_folder(root, _parts(config, live, rows)).is_dir()
 
 
 def stored_targets(config: RunConfig, teacher: T5ForConditionalGeneration, rows: datasets.Dataset, engine: Engine,
@@ -67,16 +75,22 @@ def stored_targets(config: RunConfig, teacher: T5ForConditionalGeneration, rows:
 
     An older cache is compared with its checksums first: a state that a disk has changed would be trained on silently.
     """
-    parts = cache_parts(teacher, rows, config.training.max_sequence_length, str(engine.dtype).removeprefix("torch."))
+    live = LiveTargets(teacher, engine)
+    parts = _parts(config, live, rows)
     folder = cache_folder(cache_root(config), parts)
     if journal is not None and (damaged := drop_damaged(folder)):
         example = ", ".join(damaged)
         journal.record(Finding("damaged_cache", "failure", 0, {"files": len(damaged)}, example, action="rebuilt"))
     with display.bar(tr(en="teacher states", zh="教师状态"), len(rows)) as bar:
-        targets = build_cache(folder, parts, rows, LiveTargets(teacher, engine), lambda done, _: bar.advance_to(done))
+        targets = build_cache(folder, parts, rows, live, lambda done, _: bar.advance_to(done))
     size = f"{targets.manifest.mib:.0f} MiB"
     display.say(tr(en=f"teacher states: {folder} ({size})", zh=f"教师状态：{folder}（{size}）"))
     return targets
+
+
+def _parts(config: RunConfig, live: LiveTargets, rows: datasets.Dataset) -> dict[str, Any]:
+    precision = str(live.head.dtype).removeprefix("torch.")
+    return cache_parts(live.teacher, rows, config.training.max_sequence_length, precision)
 
 
 def free_bytes(folder: Path) -> int:

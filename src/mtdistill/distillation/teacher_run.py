@@ -27,6 +27,7 @@ from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.teacher.training import TeacherRecipe, train_teacher
 from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations
 from mtdistill.training.engine import engines, prepare_processor
+from mtdistill.training.stored_engine import store_engine, stored_engine
 
 BEAMS = (1, 4)
 
@@ -61,6 +62,8 @@ def run_teacher_training(
         data.tokenizer, data.source_lang, data.target_lang, sentences.sources, sentences.references,
         threads=torch.get_num_threads(),
     )  # fmt: skip
+    engine = (stored_engine(folder) if resume else None) or engines("auto", torch.get_num_threads())[0]
+    store_engine(folder, engine)
     writer = SummaryWriter(log_dir=str(folder / "logs"))
     best = train_teacher(
         data,
@@ -69,7 +72,7 @@ def run_teacher_training(
         scorer,
         resume=resume,
         display=display,
-        engine=engines("auto", torch.get_num_threads())[0],
+        engine=engine,
         callbacks=[
             TensorBoardCallback(writer),
             SampleTranslations(writer, scorer),

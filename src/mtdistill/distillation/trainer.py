@@ -59,10 +59,11 @@ class DistillationTrainer(TranslationTrainer):
         outputs: Callable[[], Outputs | None] = lambda: None,
         monitor: Monitor | None = None,
         engine: Engine = ONE_THREAD,
+        keep_engine: Callable[[Engine], None] = lambda _engine: None,
     ) -> None:
         super().__init__(
             model, dataset, schedule, folder, self._probed(validate) if probe else validate, save_best=save_best,
-            callbacks=callbacks, monitor=monitor, engine=engine, best_metric="chrf",
+            callbacks=callbacks, monitor=monitor, engine=engine, keep_engine=keep_engine, best_metric="chrf",
         )  # fmt: skip
         self.targets, self.objective = targets, objective
         self._readout = readout if objective.state_weight else None

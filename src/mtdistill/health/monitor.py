@@ -25,7 +25,6 @@ from mtdistill.output_checks import CHECKS
 HEALTH_STATE_FILE = "health.json"
 WELL = 1.5  # a state is worth going back to when the loss is within this of its lowest level
 RISEN = 1.02  # validation loss over its start: more than standing still
-COLLAPSED = 0.5  # share of the best success rate so far
 GOOD_TEMPERATURE = 2.0
 
 
@@ -34,7 +33,7 @@ class GoBack(Exception):  # noqa: N818 - a request, not an error
 
     Args:
         failed_at: update at which the trouble was seen.
-        began_at: update at which it probably began; states from before it are good.
+        began_at: the last update whose state is probably good.
         lower_rate: whether a lower learning rate can help.
     """
 
@@ -65,6 +64,7 @@ class Memory:
     training_losses: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
     best_success: float = 0.0
+    well_at: int = 0  # the last update whose translations were judged and had not collapsed
     temperature: float | None = None  # instead of the objective's
     lines: int = 0
 
@@ -202,13 +202,13 @@ class Monitor:
             if found:
                 self._note(name, "warning", update, found[0], example=found[1])
         if figures := output_checks.success_under_half(outputs):
-            finding = Finding("success_under_half", "failure", update, figures)
-            best = self.memory.best_success
-            if outputs.success_rate < COLLAPSED * best:  # it was better: training has destroyed something
-                self._fail(finding, self.memory.ladder.failure(), began_at=update)
+            if output_checks.collapsed(outputs, self.memory.best_success):
+                finding = Finding("success_under_half", "failure", update, figures)
+                self._fail(finding, self.memory.ladder.failure(), began_at=self.memory.well_at)
             else:
-                self._note(finding.check, "warning", update, figures)
+                self._note("success_under_half", "warning", update, figures)
         self.memory.best_success = max(self.memory.best_success, outputs.success_rate)
+        self.memory.well_at = update
 
     def save(self, folder: Path) -> None:
         """Write the memory into a checkpoint."""

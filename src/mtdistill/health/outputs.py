@@ -15,6 +15,7 @@ from mtdistill.output_checks import CHECKS
 from mtdistill.text import match_key, units
 
 MIN_SUCCESS = 0.5
+COLLAPSED = 0.5  # share of the best success rate so far
 # Twice the teacher's rate, and at least this: a student after a twentieth of its training fails more often than later.
 MAX_FAILURE_RATE = 0.1
 ONE_OUTPUT_SHARE = 0.2
@@ -47,6 +48,13 @@ def success_under_half(outputs: Outputs) -> Figures | None:
     """Most translations are not fit to be shown."""
     rate = outputs.success_rate
     return {"rate": rate, "limit": MIN_SUCCESS} if rate < MIN_SUCCESS else None
+
+
+def collapsed(outputs: Outputs, best: float) -> bool:
+    """Training has destroyed something: the success rate is surely below half of the best so far."""
+    count = len(outputs.sources)
+    failed = round((1 - outputs.success_rate) * count)
+    return count >= FEW_SENTENCES and lower_bound(failed, count) > 1 - COLLAPSED * best
 
 
 def one_output(outputs: Outputs) -> tuple[Figures, str] | None:

@@ -10,8 +10,8 @@ arXiv:2204.02311, section 5.1); adaptive clipping is that of ZClip (Kumar et al.
 """
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 MAX_RETURNS = 3
 MAX_SKIPS_IN_A_ROW = 5
@@ -31,7 +31,6 @@ class Ladder:
         returns: how often training went back since it was last well for `FORGIVEN_AFTER` updates.
         returned_at: update of the last return; -1 before the first.
         skips_in_a_row: updates skipped without one that was made.
-        skipped: all of them.
         rate: factor of the learning rate, over all returns.
         rewarm_from: update at which the rate began to rise again; -1: never.
     """
@@ -39,14 +38,12 @@ class Ladder:
     returns: int = 0
     returned_at: int = -1
     skips_in_a_row: int = 0
-    skipped: int = 0
     rate: float = 1.0
     rewarm_from: int = -1
 
     def bad_update(self) -> Step:
         """One that must not be made; too many in a row are no accident."""
         self.skips_in_a_row += 1
-        self.skipped += 1
         return self.failure() if self.skips_in_a_row >= MAX_SKIPS_IN_A_ROW else "skip"
 
     def good_update(self, update: int) -> None:
@@ -76,10 +73,6 @@ class Ladder:
         """Of the learning rate in this update, in (0, 1]: the short warm-up after a return."""
         done = update - self.rewarm_from
         return min(1.0, (done + 1) / REWARM_UPDATES) if self.rewarm_from >= 0 and done >= 0 else 1.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 @dataclass

@@ -50,10 +50,11 @@ class Noise:
 
 
 def supports(model: T5ForConditionalGeneration) -> bool:
-    """Whether this forward pass covers the model: tied and scaled output head, ReLU feed-forward, on a CPU."""
-    config = model.config
+    """Whether this forward pass covers the model: one table for both inputs and the scaled output, ReLU, on a CPU."""
+    config, table = model.config, model.shared.weight
     plain = config.feed_forward_proj == "relu" and getattr(config, "scale_decoder_outputs", True)
-    return bool(plain and model.lm_head.weight is model.shared.weight and model.device.type == "cpu")
+    others = (model.encoder.embed_tokens, model.decoder.embed_tokens, model.lm_head)
+    return bool(plain and all(other.weight is table for other in others) and model.device.type == "cpu")
 
 
 def decoder_states(model: T5ForConditionalGeneration, batch: PackedBatch, dtype: torch.dtype, seed: int = 0) -> Tensor:

@@ -82,7 +82,8 @@ def use_layer_drop(model: T5ForConditionalGeneration, rate: float) -> T5ForCondi
     """Skip whole blocks at random in training, in place; every stack's first block, which owns the bias, stays.
 
     Regularises on small data, and makes a model that loses little when layers are taken out for a student
-    (LayerDrop, Fan et al. 2020, arXiv:1909.11556). One draw for a whole batch, so a skipped block also costs nothing.
+    (LayerDrop, Fan et al. 2020, arXiv:1909.11556). One draw for all sentences of a forward pass, so a skipped block also
+    costs nothing.
 
     Args:
         model: changed in place.

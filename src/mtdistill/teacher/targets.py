@@ -39,14 +39,14 @@ class LiveTargets:
     """
 
     def __init__(self, teacher: T5ForConditionalGeneration, engine: Engine = ONE_THREAD) -> None:
-        self._teacher, self._dtype = teacher.eval(), engine.dtype
+        self.teacher, self._dtype = teacher.eval(), engine.dtype
         self._fused = engine.fused and supports(teacher)
         self.head = teacher.lm_head.weight.detach().to(engine.dtype)
 
     @torch.no_grad()
     def states(self, batch: PackedBatch) -> Tensor:
         """See `TargetSource`."""
-        teacher = self._teacher
+        teacher = self.teacher
         if self._fused:
             return decoder_states(teacher, batch, self._dtype)
         with torch.autocast(teacher.device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):

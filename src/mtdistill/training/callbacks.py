@@ -90,9 +90,12 @@ class BestModel(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Mapping[str, float], model: Any = None, **_: Any
     ) -> None:
-        """Compare with the Trainer's own best, which is updated after this call."""
+        """Compare with the best so far, and note a new one as the Trainer would later: training may go back before it does."""
         best = -math.inf if state.best_metric is None else state.best_metric
-        if metrics[self.metric] > best and state.is_world_process_zero:
+        if not metrics[self.metric] > best:
+            return
+        state.best_metric, state.best_global_step = metrics[self.metric], state.global_step
+        if state.is_world_process_zero:
             with self.average.applied_to(model) if self.average else nullcontext():
                 self.save(model, {name.removeprefix("eval_"): value for name, value in metrics.items()})
 
@@ -177,11 +180,14 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
 
 
 class LogBeforeCheckpoint(TrainerCallback):  # type: ignore[misc]
-    """Logs at every checkpoint: the sums behind a mean are in no checkpoint, so they have to begin anew there."""
+    """Logs at every checkpoint: the sums behind a mean are in no checkpoint, so they have to begin anew there.
+
+    Must come after whatever asks for checkpoints.
+    """
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for a log."""
-        control.should_log = control.should_log or state.global_step % args.save_steps == 0
+        control.should_log = control.should_log or control.should_save
 
 
 def _update_of(line: str) -> float:

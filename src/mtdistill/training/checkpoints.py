@@ -4,6 +4,8 @@ Imported by training.trainer, its callbacks, teacher and the pipeline; imports d
 """
 
 import json
+import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,17 +18,31 @@ from mtdistill.errors import CheckpointError, MtdistillError
 from mtdistill.files import changed_files, checksums_of, write_atomically
 from mtdistill.messages import tr
 
-COMPLETE_FILE = "complete"  # the last to be written; JSON with the SHA-256 of every other file
+COMPLETE_FILE = "complete"  # the last to be written; JSON: seconds of training, and the SHA-256 of every other file
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
-    """Marks every checkpoint as whole; must be the last callback, for what others write into it belongs to it."""
+    """Marks every checkpoint as whole, and only then makes room.
 
-    def __init__(self) -> None:
+    Must be the last callback, for what others write into a checkpoint belongs to it.
+
+    Args:
+        kept: checkpoints that stay, the newest and the best in any case.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
         self._has_begun = False
+        self._seconds_before, self._began = 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, in all processes that worked on it."""
+        return self._seconds_before + time.monotonic() - self._began
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Refuse a state of the Trainer that would fail later; how often things are done is for the settings to say."""
+        self._seconds_before, self._began = _seconds(checkpoint_of(args, state) / COMPLETE_FILE), time.monotonic()
         state.compute_steps(args, state.max_steps)
         for name, usual in vars(TrainerState()).items():
             value = getattr(state, name)
@@ -41,11 +57,25 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         self._has_begun = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write the marker."""
+        """Write the marker, and remove the oldest."""
         if state.is_world_process_zero:
             folder = checkpoint_of(args, state)
             checksums = checksums_of(folder, (path for path in folder.iterdir() if path.name != COMPLETE_FILE))
-            write_atomically(folder / COMPLETE_FILE, json.dumps({"sha256": checksums}, indent=2))
+            marker = {"seconds": round(self.seconds, 1), "sha256": checksums}
+            write_atomically(folder / COMPLETE_FILE, json.dumps(marker, indent=2))
+            self._make_room(folder, Path(state.best_model_checkpoint or folder))
+
+    def _make_room(self, newest: Path, best: Path) -> None:
+        """Keep these two, and of the others the newest whole ones."""
+        others = sorted(
+            (each for each in newest.parent.glob("checkpoint-*") if each not in (newest, best)), key=update_of
+        )
+        whole = [each for each in others if (each / COMPLETE_FILE).is_file()]
+        spare = max(0, self._kept - len({newest, best}))
+        kept = whole[max(0, len(whole) - spare) :]
+        for other in others:
+            if other not in kept:
+                shutil.rmtree(other, ignore_errors=True)
 
     @contextmanager
     def reading(self, checkpoint: str | None) -> Iterator[None]:
@@ -113,6 +143,15 @@ def latest_checkpoint(folder: Path, display: Display | None = None) -> Path | No
             )
         )
     return None
+
+
+def _seconds(marker: Path) -> float:
+    """Of training before a checkpoint; 0 where nothing is noted."""
+    try:
+        seconds = json.loads(marker.read_text(encoding="utf-8"))["seconds"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 0.0
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
 def _checksums(marker: Path) -> Mapping[str, object]:

@@ -1,7 +1,8 @@
 """How the gradient of an update is computed on this machine: kernels, number format, threads, and how a batch is cut.
 
-None of it changes what is computed. The fused way runs the parts of a batch side by side, one thread each: their small
-operations then need no team of threads that waits for its slowest member. Imported by training.trainer and the pipelines.
+None of it changes what is computed, but for rounding, and for dropout and dropped layers, which are drawn for each part.
+The fused way runs the parts of a batch side by side, one thread each: their small operations then need no team of threads
+that waits for its slowest member. Imported by training.trainer and the pipelines.
 """
 
 import itertools
@@ -33,7 +34,7 @@ class Engine:
     """What a run computes its updates with.
 
     Attributes:
-        fused: the kernels of `mtdistill.kernels`; otherwise transformers' own modules, on any device.
+        fused: the kernels of `mtdistill.kernels`; otherwise transformers' own modules.
         bfloat16: number format of the matrix products, instead of float32.
         parts: how many parts of a batch run side by side.
         threads_per_part: CPU threads of each.

@@ -45,6 +45,7 @@ class FusedUpdates:
     train_dataset: Any
     watch: "Watch | None"
     engine: Engine
+    keep_engine: Callable[[Engine], None]
     _workers: Workers | None
     _trained: dict[str, Tensor]
     _costs: tuple[float, float]
@@ -87,6 +88,7 @@ class FusedUpdates:
             return time.perf_counter() - started
 
         self.use_engine(fastest(engines, seconds))
+        self.keep_engine(self.engine)
         return self.engine
 
     def batch_gradients(self, batch: PackedBatch) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -112,7 +114,10 @@ class FusedUpdates:
         return summed([gradients for gradients, _ in done]), losses
 
     def gradients_within_memory(self, batch: PackedBatch) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """`batch_gradients`, in smaller parts from now on where the memory does not suffice; the gradient is the same."""
+        """`batch_gradients`, in smaller parts from now on where the memory does not suffice.
+
+        The gradient is the same but for rounding, and for dropout, which is drawn for each part.
+        """
         while True:
             try:
                 return self.batch_gradients(batch)
@@ -121,5 +126,6 @@ class FusedUpdates:
                 if not is_out_of_memory(error) or self.engine.max_part_tokens <= MIN_PART_TOKENS:
                     raise
                 self.use_engine(replace(self.engine, max_part_tokens=max(MIN_PART_TOKENS, tokens // 2)))
+                self.keep_engine(self.engine)
                 if self.watch:
                     self.watch.out_of_memory(tokens)

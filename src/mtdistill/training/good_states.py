@@ -35,14 +35,21 @@ class GoodState:
 
 
 class GoodStates:
-    """The last few, oldest first, and the one before the first update."""
+    """The last few, the one of the last checkpoint, whose translations were judged, and the one before the first update."""
 
     def __init__(self) -> None:
         self._states: deque[GoodState] = deque(maxlen=KEPT)
         self._start: GoodState | None = None
+        self._checkpoint: GoodState | None = None
 
-    def take(self, trainer: Any, lowest_loss: float) -> GoodState:
-        """Copy the state of a `TranslationTrainer` between two updates, and keep it."""
+    def take(self, trainer: Any, lowest_loss: float, *, at_checkpoint: bool = False) -> GoodState:
+        """Copy the state of a `TranslationTrainer` between two updates, and keep it.
+
+        Args:
+            trainer: as it is now.
+            lowest_loss: level by now.
+            at_checkpoint: what a resumed run would begin with, so that earlier states but the first are forgotten.
+        """
         state = GoodState(
             update=trainer.state.global_step,
             weights={name: weight.detach().clone() for name, weight in trainer.model.named_parameters()},
@@ -55,18 +62,19 @@ class GoodStates:
         )
         if state.update == 0:
             self._start = state
-        self._states.append(state)
+        if at_checkpoint:
+            self._checkpoint = state
+            self._states.clear()
+        else:
+            self._states.append(state)
         return state
 
-    def clear(self) -> None:
-        """Forget all but the start."""
-        self._states.clear()
-
     def before(self, update: int) -> GoodState:
-        """The latest one from before an update, or the oldest there is; later ones are dropped."""
-        known = [*([self._start] if self._start else []), *self._states]
+        """The latest one from before an update, or the oldest there is; all but the first are dropped."""
+        known = [state for state in (self._start, self._checkpoint, *self._states) if state is not None]
         chosen = next((state for state in reversed(known) if state.update <= update), known[0])
         self._states.clear()
+        self._checkpoint = None
         return chosen
 
     @torch.no_grad()

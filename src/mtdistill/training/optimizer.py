@@ -28,27 +28,32 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer over all trainable weights.
 
-    The embedding table has a rate of its own; neither it nor any vector decays. With "muon" the matrices of the layers
-    move by Muon, its step scaled to the size AdamW's would have, so that one learning rate serves both rules.
+    Tables of the vocabulary, the output head among them, have a rate of their own; neither they nor any vector decay. With
+    "muon" the matrices of the layers move by Muon, its step scaled to the size AdamW's would have, so that one learning
+    rate serves both rules.
 
     Args:
         model: weights that need no gradient are left out.
         name: the rule for the matrices.
-        learning_rate: of everything but the embedding table, > 0.
+        learning_rate: of everything but the tables, > 0.
         weight_decay: of the matrices, >= 0.
-        embedding_learning_rate_ratio: rate of the embedding table / learning_rate.
+        embedding_learning_rate_ratio: rate of the tables / learning_rate.
         dtype: of the matrix products of Muon.
         side_by_side: has threads share the matrices of Muon; what they become does not depend on it.
     """
-    table = model.shared.weight
+    # One and the same where the model ties them.
+    of_vocabulary = (model.shared, model.encoder.embed_tokens, model.decoder.embed_tokens, model.lm_head)
+    tables = {id(module.weight) for module in of_vocabulary}
     # The relative position biases are tables too: their rows are looked up, not multiplied with.
     looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    trained = [weight for weight in model.parameters() if weight.requires_grad and weight is not table]
-    matrices = [weight for weight in trained if weight.dim() > 1 and id(weight) not in looked_up]
-    others = [weight for weight in trained if weight.dim() == 1 or id(weight) in looked_up]
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    layers = [weight for weight in trained if id(weight) not in tables]
+    matrices = [weight for weight in layers if weight.dim() > 1 and id(weight) not in looked_up]
+    others = [weight for weight in layers if weight.dim() == 1 or id(weight) in looked_up]
+    rows = [weight for weight in trained if id(weight) in tables]
     adam_groups: list[dict[str, Any]] = [
         {"params": others, "lr": learning_rate, "weight_decay": 0.0},
-        {"params": [table], "lr": learning_rate * embedding_learning_rate_ratio, "weight_decay": 0.0},
+        {"params": rows, "lr": learning_rate * embedding_learning_rate_ratio, "weight_decay": 0.0},
     ]
     if name == "adamw":
         adam_groups.insert(0, {"params": matrices, "lr": learning_rate, "weight_decay": weight_decay})

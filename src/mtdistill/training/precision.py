@@ -16,8 +16,6 @@ def uses_bfloat16(precision: Precision) -> bool:
     """Whether to train with bfloat16; "auto" times a matrix product in both formats (about 50 ms)."""
     if precision != "auto":
         return precision == "bfloat16"
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
     return _seconds(torch.float32) > WORTHWHILE_GAIN * _seconds(torch.bfloat16)
 
 

@@ -60,8 +60,9 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         callbacks: more Trainer callbacks, such as the progress display.
         monitor: watches every update and evaluation, and has training go back where it must; None: only a loss that is
             not finite ends training. Several processes are not watched, since they would have to agree.
-        engine: how updates are computed; without the fused kernels where they do not cover the model or the device,
-            or where several processes share the work.
+        engine: how updates are computed; without the fused kernels where they do not cover the model, or where several
+            processes share the work.
+        keep_engine: told when another engine is chosen for all updates to come, so that a resumed run can take it.
     """
 
     control: Any  # of the Trainer, which has no types
@@ -79,20 +80,19 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         callbacks: Sequence[TrainerCallback] = (),
         monitor: Monitor | None = None,
         engine: Engine = ONE_THREAD,
+        keep_engine: Callable[[Engine], None] = lambda _engine: None,
     ) -> None:
-        self.schedule, self.validate = schedule, validate
+        self.schedule, self.validate, self.keep_engine = schedule, validate, keep_engine
         self.average = MovingAverage(schedule.ema_decay) if schedule.ema_decay else None
         self._since_log, self.phases = SinceLog(), PhaseTimes()
-        self.interruption, self.checkpoints = Interruption(), Checkpoints()
+        self.interruption, self.checkpoints = Interruption(), Checkpoints(schedule.checkpoints_kept)
         updates = schedule.updates(len(dataset))
         every = max(1, math.ceil(updates / schedule.evaluations))
         alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # set by torchrun
-        self.engine = (
-            engine if alone and supports(model) and not torch.cuda.is_available() else replace(engine, fused=False)
-        )
+        self.engine = engine if alone and supports(model) else replace(engine, fused=False)
         # The fused way cuts the whole effective batch as it likes; accumulation is left to the Trainer otherwise.
         together = schedule.gradient_accumulation if self.engine.fused else 1
-        self.watch = Watch(self, monitor) if monitor and alone else None
+        self.watch = Watch(self, model, monitor) if monitor and alone else None
         optimizer = build_optimizer(
             model, schedule.optimizer, schedule.learning_rate, schedule.weight_decay,
             schedule.embedding_learning_rate_ratio, self.engine.dtype, self.side_by_side,
@@ -111,7 +111,6 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
                 eval_steps=every,
                 save_strategy="steps",
                 save_steps=every,
-                save_total_limit=schedule.checkpoints_kept,
                 logging_steps=max(1, min(25, updates // 20)),
                 report_to=[],  # the pipeline brings a TensorBoard callback that writes where the run folder says
                 metric_for_best_model=best_metric,
@@ -119,8 +118,8 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
                 seed=schedule.seed,
                 remove_unused_columns=False,
                 disable_tqdm=True,
-                use_cpu=not torch.cuda.is_available(),
-                dataloader_pin_memory=torch.cuda.is_available(),
+                use_cpu=True,  # where everything here was measured; targets, probe and kernels are on it too
+                dataloader_pin_memory=False,
             ),
             train_dataset=PackedRows(dataset, schedule.max_sequence_length),
             eval_dataset=dataset,  # never read: `evaluate` translates instead; the Trainer insists on one
@@ -131,8 +130,8 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
                 BestModel(best_metric, save_best, self.average),
                 *([self.watch] if self.watch else []),
                 *callbacks,
-                LogBeforeCheckpoint(),
                 self.interruption,
+                LogBeforeCheckpoint(),
                 self.checkpoints,
             ],
         )
@@ -189,6 +188,8 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
                 except GoBack as request:
                     assert self.watch is not None
                     resume_from_checkpoint = str(self.watch.go_back(request))
+                    if self.interruption.received is not None:  # training would begin to listen anew
+                        raise Interrupted(self.interruption.received) from None
         except BaseException:
             self.callback_handler.on_train_end(self.args, self.state, self.control)
             raise

@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import TrainerCallback
 
+from mtdistill.files import replace_folder, scratch_folder
 from mtdistill.health.finding import Finding
 from mtdistill.health.monitor import GoBack, Monitor, relative_change
 from mtdistill.training.checkpoints import checkpoint_of, update_of
@@ -27,13 +29,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     Args:
         trainer: a `TranslationTrainer`.
+        model: what it trains, with the weights that a run begins with, even where one is resumed.
         monitor: judges.
     """
 
-    def __init__(self, trainer: Any, monitor: Monitor) -> None:
+    def __init__(self, trainer: Any, model: nn.Module, monitor: Monitor) -> None:
         self._trainer, self.monitor = trainer, monitor
         self._states = GoodStates()
-        self._first: dict[str, Any] = {}
+        self._first = {name: w.detach().clone() for name, w in model.named_parameters() if w.dim() > 1}
         self._last: GoodState | None = None
         self._every = max(MIN_UPDATES_BETWEEN, monitor.updates // GOOD_STATES_PER_RUN)
 
@@ -74,25 +77,24 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         rates = [group["initial_lr"] * ladder.rate for group in trainer.optimizer.param_groups]
         trainer.lr_scheduler.base_lrs = rates
         trainer.model.zero_grad()
-        folder = checkpoint_of(trainer.args, trainer.state)
-        shutil.rmtree(folder, ignore_errors=True)
-        # The oldest is this one, and would be the first to make room; the others go when it is there.
-        kept, trainer.args.save_total_limit = trainer.args.save_total_limit, None
-        trainer.save_checkpoint()
-        trainer.args.save_total_limit = kept
+        folder, output = checkpoint_of(trainer.args, trainer.state), trainer.args.output_dir
+        # The last whole checkpoint may be of this very update, and is not to be lost before the new one is there.
+        with scratch_folder(folder.parent) as elsewhere:
+            trainer.args.output_dir = str(elsewhere)
+            try:
+                trainer.save_checkpoint()
+                replace_folder(folder, checkpoint_of(trainer.args, trainer.state))
+            finally:
+                trainer.args.output_dir = output
         for other in folder.parent.glob("checkpoint-*"):
             if update_of(other) > state.update:
                 shutil.rmtree(other, ignore_errors=True)
         return folder
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take up the memory of the checkpoint that is resumed, and remember where weights begin."""
-        if not self._first:
-            self._first = {
-                name: w.detach().clone() for name, w in self._trainer.model.named_parameters() if w.dim() > 1
-            }
+        """Take up the memory of the checkpoint that is resumed."""
         self.monitor.load(checkpoint_of(args, state))
-        self._take()
+        self._take(at_checkpoint=True)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
         """A short warm-up of the rate after a return."""
@@ -113,11 +115,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keep the memory with the checkpoint; from here on a resumed run and this one know the same good states."""
         self.monitor.save(checkpoint_of(args, state))
-        self._states.clear()
-        self._take()
+        self._take(at_checkpoint=True)
 
-    def _take(self) -> None:
-        self._last = self._states.take(self._trainer, self.monitor.memory.lowest)
+    def _take(self, *, at_checkpoint: bool = False) -> None:
+        self._last = self._states.take(self._trainer, self.monitor.memory.lowest, at_checkpoint=at_checkpoint)
 
     def _judge_movement(self, update: int) -> None:
         now = {name: weight.detach() for name, weight in self._trainer.model.named_parameters() if weight.dim() > 1}
