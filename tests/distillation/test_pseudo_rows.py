@@ -82,7 +82,7 @@ def test_a_damaged_file_is_made_again(
 ) -> None:
     config = make_run(tmp_path, WANTED)
     first = with_pseudo_targets(config, materials, rows, Display())
-    [path] = (tmp_path / FOLDER).iterdir()
+    [path] = (tmp_path / FOLDER).glob("*.jsonl")
     path.write_bytes(path.read_bytes() + damaged)
     assert with_pseudo_targets(config, materials, rows, Display())[:] == first[:]
 
