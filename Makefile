@@ -4,8 +4,8 @@
 # make constraints  write down what is installed, with checksums, after an update (needs uv)
 #
 # Needs Python 3.11 or newer with venv. The versions are those of constraints.txt, checked against its checksums; that of
-# torch, whose file depends on the graphics card, stands in torch-version.txt. Without an NVIDIA card, torch installs much
-# smaller with PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu in the environment.
+# torch, whose file depends on the platform, stands in torch-version.txt. It installs much smaller with
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu in the environment; graphics cards are not used.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin

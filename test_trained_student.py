@@ -2,7 +2,7 @@
 
 import sys
 
-from mtdistill.cli import main
+from mtdistill.cli import script
 
 if __name__ == "__main__":
-    sys.exit(main(["test", *sys.argv[1:]]))
+    script(["test", *sys.argv[1:]])

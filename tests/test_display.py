@@ -1,6 +1,7 @@
 """What reaches a terminal, a pipe, or nobody."""
 
 import io
+import subprocess
 import sys
 
 import pytest
@@ -27,6 +28,26 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(display_module, "time", clock)
     return clock
+
+
+def test_work_goes_on_in_silence_when_the_reader_has_gone() -> None:
+    program = (
+        "import sys\nfrom mtdistill.display import Display, Terminal\nterminal = Terminal()\ndisplay = Display(terminal)\n"
+        "sys.stdin.read()\n"  # until nobody reads any more
+        "for number in range(3): display.say(str(number))\n"
+        "with display.bar('on', 2) as bar: bar.advance_to(2)\n"
+        "print('done', terminal.quiet, file=sys.stderr)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read().split() == [b"done", b"True"]
+    assert process.returncode == 0
 
 
 def pipe() -> tuple[Display, io.StringIO]:

@@ -220,6 +220,14 @@ class TestClearLeftovers:
         clear_leftovers(tmp_path)
         assert names_in(tmp_path) == kept
 
+    def test_only_those_of_a_name(self, tmp_path: Path) -> None:
+        for name in (".a.abcdefgh.part", ".a.b.abcdefgh.part", ".b.abcdefgh.old"):
+            (tmp_path / name).mkdir()
+        clear_leftovers(tmp_path, "a")
+        assert names_in(tmp_path) == {".a.b.abcdefgh.part", ".b.abcdefgh.old"}
+        clear_leftovers(tmp_path, "b")
+        assert names_in(tmp_path) == {".a.b.abcdefgh.part", "b"}
+
     def test_a_link_goes_and_what_it_points_to_stays(self, tmp_path: Path) -> None:
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / ".best.abcdefgh.part").symlink_to(tmp_path / "elsewhere")

@@ -14,6 +14,7 @@ from mtdistill.text import (
     loops,
     match_key,
     normalise,
+    normalise_target,
     script_share,
     shows_encoding_damage,
     units,
@@ -28,7 +29,7 @@ from mtdistill.text import (
         ("ＡＢＣ１２３", "en", "ABC123"),
         ("ﬁne", "en", "fine"),
         ("漢語繁體字", "zh", "汉语繁体字"),
-        ("漢語", "zh-TW", "汉语"),
+        ("漢語", "zh-TW", "汉语"),  # as a source
         ("漢語", "zh_Hant", "汉语"),
         ("漢語", "ja", "漢語"),
         ("你好！", "zh", "你好!"),
@@ -37,6 +38,15 @@ from mtdistill.text import (
 )
 def test_normalise(text: str, lang: str, expected: str) -> None:
     assert normalise(text, lang) == expected
+
+
+@pytest.mark.parametrize(
+    ("lang", "expected"),
+    [("zh", "汉语!"), ("zh-CN", "汉语!"), ("zh_Hans", "汉语!"), ("zh-SG", "汉语!"), ("en", "漢語!")]
+    + [(lang, "漢語!") for lang in ("zh-TW", "zh_TW", "zh-Hant", "zh-Hant-HK", "zh_hk", "zh-MO")],
+)
+def test_a_target_keeps_the_characters_of_its_language(lang: str, expected: str) -> None:
+    assert normalise_target(" 漢語！", lang) == expected
 
 
 @given(st.text(), st.sampled_from(["zh", "en"]))

@@ -6,7 +6,7 @@ package prints. Imported by everything that takes long; imports messages.
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,6 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mtdistill.messages import tr
 
 PLAIN_LINE_SECONDS = 15.0  # between two lines of progress where there is no live bar
+
+
+class Terminal(Console):
+    """What a command writes to; when its reader has gone, as `head` does, the work goes on in silence."""
+
+    def on_broken_pipe(self) -> None:
+        """Turn quiet; rich would end the process."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
 
 
 class Display:

@@ -1,7 +1,7 @@
 """Every error a user can meet, in one tree.
 
 Each message has the shape *what failed: got X, accepted Y. Do Z.* The command line prints it without a traceback
-and ends with exit code 2; anything that is not in this tree is a bug.
+and ends with exit code 2, or 3 for a TrainingFailedError; anything that is not in this tree is a bug.
 
     MtdistillError
     ├── ConfigError          a setting, preset name or override is unusable

@@ -89,15 +89,16 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def clear_leftovers(folder: Path) -> None:
+def clear_leftovers(folder: Path, name: str | None = None) -> None:
     """Finish what a kill interrupted in a folder: remove halves, and put back what was about to be replaced.
 
     Args:
         folder: nobody else writes into it; what lies deeper is left alone. May be missing.
+        name: only of this file or folder in it, which nobody else writes; None: of all.
     """
     for left in sorted(folder.glob(".*")):
         named = _LEFTOVER.fullmatch(left.name)
-        if named is None:
+        if named is None or name not in (None, named["name"]):
             continue
         whole = folder / named["name"]
         if named["kind"] == "old" and not whole.exists():

@@ -56,6 +56,8 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+_TRADITIONAL = {"hant", "tw", "hk", "mo"}  # script and regions
+
 # Characters of scripts without spaces (kana, Han, Thai) stand alone; other letters and digits form words.
 UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _UNITS = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+(?:['’][^\W_{UNSPACED}]+)*")
@@ -76,6 +78,14 @@ def normalise(text: str, lang: str) -> str:
     text = _SURROGATE.sub("\ufffd", text)
     text = " ".join(unicodedata.normalize("NFKC", text).split())
     return _to_simplified(text) if base_language(lang) == "zh" else text
+
+
+def normalise_target(text: str, lang: str) -> str:
+    """Like `normalise`, but traditional characters stay where the language is written with them: ``zh-TW``, ``zh-Hant``.
+
+    Sources become simplified all the same, so that a model need not know both.
+    """
+    return normalise(text, "und" if _writes_traditional(lang) else lang)
 
 
 def base_language(lang: str) -> str:
@@ -171,6 +181,10 @@ def shows_encoding_damage(text: str) -> bool:
 @cache
 def _in_scripts(character: str, scripts: tuple[str, ...]) -> bool:
     return unicodedata.name(character, "").startswith(scripts)
+
+
+def _writes_traditional(lang: str) -> bool:
+    return base_language(lang) == "zh" and not _TRADITIONAL.isdisjoint(lang.lower().replace("_", "-").split("-"))
 
 
 def _to_simplified(text: str) -> str:

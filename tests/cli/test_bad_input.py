@@ -443,12 +443,27 @@ def test_an_error_of_the_system_that_is_our_own_fault_is_not_hidden(
         run("compare", "nothing")
 
 
-def test_a_terminal_without_chinese_gets_escapes() -> None:
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-c", "from mtdistill.cli import script; script()", "presets", "--no-forecast"]
-    called = subprocess.run([*command, "--lang", "zh"], capture_output=True, env=environment, check=False)
-    assert called.returncode == 0, called.stderr
-    assert rb"\u7528\u9014" in called.stdout  # 用途
+@pytest.mark.parametrize(
+    ("command", "code", "shown"),
+    [
+        (["-c", "from mtdistill.cli import script; script()", "presets", "--no-forecast"], 0, "用途"),
+        (["improved_distillation_trainer.py"], 2, "没有"),  # standard input ends where a number is asked for
+        (["test_trained_student.py", "--help"], 0, "成绩单"),
+    ],
+    ids=["command", "menu", "test"],
+)
+def test_a_terminal_without_chinese_gets_escapes(command: list[str], code: int, shown: str) -> None:
+    root = Path(__file__).parents[2]
+    called = subprocess.run(
+        [sys.executable, *command, "--lang", "zh"],
+        cwd=root,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(root / "src")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    assert called.returncode == code, called.stderr
+    assert shown.encode("ascii", "backslashreplace") in called.stdout
 
 
 # What looks as odd and is fine.

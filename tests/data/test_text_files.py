@@ -105,24 +105,26 @@ def test_what_a_line_is(tmp_path: Path, content: bytes, expected: list[str]) -> 
 @pytest.mark.parametrize(
     ("name", "content", "line", "command"),
     [
-        ("a.tsv", "ok\n你好\n".encode("gb18030"), 2, "iconv -f GB18030 -t UTF-8 a.tsv > new.tsv"),
-        ("my a.tsv", "你好\n".encode("gbk"), 1, "iconv -f GB18030 -t UTF-8 'my a.tsv' > new.tsv"),
-        ("a.tsv", "hi\n".encode("utf-16"), 1, "iconv -f UTF-16 -t UTF-8 a.tsv > new.tsv"),
+        ("a.tsv", "ok\n你好\n".encode("gb18030"), 2, "iconv -f GB18030 -t UTF-8 in/a.tsv > new.tsv"),
+        ("my a.tsv", "你好\n".encode("gbk"), 1, "iconv -f GB18030 -t UTF-8 'in/my a.tsv' > new.tsv"),
+        ("a.tsv", "hi\n".encode("utf-16"), 1, "iconv -f UTF-16 -t UTF-8 in/a.tsv > new.tsv"),
         # U+4F60 U+597D are four ASCII letters when read as bytes; the line end has the first zero.
-        ("a.tsv", "你好\n".encode("utf-16-le"), 2, "iconv -f UTF-16 -t UTF-8 a.tsv > new.tsv"),
-        ("a.tsv", "ok\n".encode("utf-16-be"), 1, "iconv -f UTF-16 -t UTF-8 a.tsv > new.tsv"),
-        ("a.tsv", "你好吗\n".encode("utf-16"), 1, "iconv -f UTF-16 -t UTF-8 a.tsv > new.tsv"),
-        ("a.tsv", "café\n".encode("latin-1"), 1, "iconv -f WINDOWS-1252 -t UTF-8 a.tsv > new.tsv"),
-        ("a.tsv", "é\n".encode() + b"\xff\n", 2, "iconv -c -f UTF-8 -t UTF-8 a.tsv > new.tsv"),
+        ("a.tsv", "你好\n".encode("utf-16-le"), 2, "iconv -f UTF-16 -t UTF-8 in/a.tsv > new.tsv"),
+        ("a.tsv", "ok\n".encode("utf-16-be"), 1, "iconv -f UTF-16 -t UTF-8 in/a.tsv > new.tsv"),
+        ("a.tsv", "你好吗\n".encode("utf-16"), 1, "iconv -f UTF-16 -t UTF-8 in/a.tsv > new.tsv"),
+        ("a.tsv", "café\n".encode("latin-1"), 1, "iconv -f WINDOWS-1252 -t UTF-8 in/a.tsv > new.tsv"),
+        ("a.tsv", "é\n".encode() + b"\xff\n", 2, "iconv -c -f UTF-8 -t UTF-8 in/a.tsv > new.tsv"),
         ("a.tsv", b"\x89PNG\r\n\x1a\n\0\0", 1, "iconv -f"),
         ("a.zh.gz", gzip.compress("你\n".encode("gbk")), 1, "iconv -f GB18030 -t UTF-8 a.zh > new.zh"),
     ],
 )
 def test_another_encoding_is_named_with_its_line_and_remedy(
-    tmp_path: Path, name: str, content: bytes, line: int, command: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, line: int, command: str
 ) -> None:
-    message = error_of(written(tmp_path / name, content))
-    assert message.startswith(f"could not read {tmp_path / name}, line {line}: got ")
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    message = error_of(written(Path("in") / name, content))
+    assert message.startswith(f"could not read {Path('in') / name}, line {line}: got ")
     assert "accepted UTF-8 text" in message
     assert command in message
     assert ("Unpack it first" in message) == name.endswith(".gz")

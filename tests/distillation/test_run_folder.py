@@ -155,5 +155,6 @@ def test_the_command_to_resume_names_what_was_changed(tmp_path: Path) -> None:
     )
     words = shlex.split(resume_command(config))
     assert words[:4] == ["mtdistill", "distill", "quick", "--resume"]
+    assert shlex.split(resume_command(config, compare_random=True)) == [*words[:4], "--compare-random", *words[4:]]
     given = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
     assert apply_overrides(load_preset("quick").config, given) == config

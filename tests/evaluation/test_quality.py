@@ -133,6 +133,18 @@ class TestRetention:
         result = retention(["a cat"], ["xyz"], [["a cat"]], "en", samples=10)
         assert (result.ratio, result.low, result.high) == (0.0, 0.0, 0.0)
 
+    def test_translations_too_short_for_bleu_are_held_against_each_other_all_the_same(self) -> None:
+        references = [["a cat"], ["two dogs"], ["three birds"], ["tea"]]
+        teacher, half = ["a cat", "two dogs", "three birds", "tea"], ["a cat", "two dogs", "no", "no"]
+        assert corpus_quality(teacher, references, "en").bleu == 0  # there is nothing of four words
+        assert retention(teacher, teacher, references, "en", samples=10).ratio == pytest.approx(1)
+        assert 0.2 < retention(half, teacher, references, "en", samples=10).ratio < 0.8
+        assert retention(["no"] * 4, teacher, references, "en", samples=10).ratio == 0
+
+    def test_short_output_is_no_way_around_long_n_grams(self) -> None:
+        references = [["the cat sat on the mat"]]
+        assert retention(["the cat"], ["the cat sat on a mat"], references, "en", samples=5).ratio == 0
+
     def test_chinese_is_scored_in_characters(self) -> None:
         references = [["我们昨天在图书馆看了一本书"]]
         result = retention(["我们昨天在图书馆看了一本"], ["我们昨天在图书馆看了一本书"], references, "zh", samples=5)

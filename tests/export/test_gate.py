@@ -60,7 +60,13 @@ def test_in_eight_bits_bleu_may_fall_by_one_percent(after: float, holds: bool) -
 
 
 def test_a_model_that_scores_nothing_loses_nothing() -> None:
-    assert replace(GOOD, bleu_before=0.0, bleu_after=0.0).bleu_loss == 0
+    assert replace(GOOD, bleu_before=0.0, bleu_after=0.0, chrf_before=0.0, chrf_after=0.0).loss == 0
+
+
+@pytest.mark.parametrize(("after", "holds"), [(41.0, True), (39.7, True), (39.5, False), (0.0, False)])
+def test_sentences_too_short_for_bleu_are_held_against_chrf(after: float, holds: bool) -> None:
+    short = replace(GOOD, identical=0.5, bleu_before=0.0, bleu_after=0.0, rounds_weights=True)
+    assert replace(short, chrf_before=40.0, chrf_after=after).holds is holds
 
 
 def test_what_holds_passes() -> None:

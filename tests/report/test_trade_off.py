@@ -112,6 +112,11 @@ def test_a_single_point_is_drawn(value: float) -> None:
     assert "only" in placed(quality_against_size([point("only", value, value, value or 1.0)], front=True).svg)
 
 
+def test_sentences_without_a_word_are_drawn() -> None:
+    silent = [point("one", 2, 18, 0.0), point("two", 3, 19, 0.0)]
+    assert {"one", "two"} <= placed(quality_against_size(silent).svg).keys()
+
+
 def test_a_name_is_no_markup() -> None:
     svg = quality_against_size([point("<b>$x$", 2, 18)]).svg
     assert "&lt;b&gt;$x$</text>" in svg

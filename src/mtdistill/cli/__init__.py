@@ -1,7 +1,7 @@
 """The command line: parse, call, show. Nothing heavy is imported until a command needs it.
 
 `main` turns every error of ours into one plain message: exit code 2 for bad input, 3 for a training that failed,
-130 for Ctrl-C; 1 is kept for a report card with a broken promise.
+130 for Ctrl-C; 1 is kept for what was measured and is not good: a broken promise, a line that could not be translated.
 """
 
 import errno
@@ -9,6 +9,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -45,9 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe, such as head, has gone
-        sys.stderr.close()
-        return 0
     except OSError as error:
         if error.errno not in _REFUSALS:
             raise
@@ -61,21 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return EXIT_BAD_INPUT
     if code == EXIT_INTERRUPTED:  # typer makes this code out of Ctrl-C
-        interrupted = tr(
-            en="\nInterrupted. What was saved is kept; add --resume to go on.",
-            zh="\n已中断。已保存的内容都在；加上 --resume 可以继续。",
-        )
+        interrupted = tr(en="\nInterrupted. What was saved is kept.", zh="\n已中断。已保存的内容都在。")
+        if given[:1] == ["distill"] or given[:2] == ["teacher", "train"]:
+            interrupted += tr(en=" Add --resume to go on.", zh="加上 --resume 可以继续。")
         _errors().print(Text(interrupted))
     return code
 
 
-def script() -> None:
-    """Entry point of the installed command."""
+def script(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the installed command, and of the scripts beside the package."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal or pipe that knows no Chinese is no reason to stop.
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(main())
+    sys.exit(main(arguments))
 
 
 def _errors() -> Console:

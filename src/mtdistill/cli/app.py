@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from mtdistill.cli.bench import add_bench
 from mtdistill.cli.cache import add_cache
@@ -23,7 +22,7 @@ from mtdistill.cli.options import (
 )
 from mtdistill.cli.pseudo_targets import add_pseudo_targets
 from mtdistill.cli.sweep import add_sweep
-from mtdistill.display import Display
+from mtdistill.display import Display, Terminal
 from mtdistill.messages import tr
 
 
@@ -48,12 +47,12 @@ def build_app() -> typer.Typer:
         if version:
             from importlib.metadata import version as installed
 
-            Console().print(f"mtdistill {installed('mtdistill')}")
+            Terminal().print(f"mtdistill {installed('mtdistill')}")
             raise typer.Exit
         if context.invoked_subcommand is None:
             from mtdistill.cli.menu import run_menu
 
-            raise typer.Exit(run_menu(Display(Console())))
+            raise typer.Exit(run_menu(Display(Terminal())))
 
     _add_presets(app)
     _add_distill(app)
@@ -87,7 +86,7 @@ def _add_presets(app: typer.Typer) -> None:
     ) -> None:
         from mtdistill.cli.listing import show_presets
 
-        show_presets(Console(), as_json=as_json, calibrate=not no_forecast, output=output)
+        show_presets(Terminal(), as_json=as_json, calibrate=not no_forecast, output=output)
 
 
 def _add_distill(app: typer.Typer) -> None:
@@ -120,7 +119,7 @@ def _add_distill(app: typer.Typer) -> None:
         from mtdistill.cli.menu import run_preset
 
         code = run_preset(
-            Display(Console()),
+            Display(Terminal()),
             preset,
             [*(overrides or []), *(["training.recovery=false"] if no_recovery else [])],
             teacher=teacher,
@@ -161,7 +160,7 @@ def _add_test(app: typer.Typer) -> None:
     ) -> None:
         from mtdistill.cli.use import run_test
 
-        display = Display(Console())
+        display = Display(Terminal())
         code = run_test(
             display, model_path, teacher=teacher, output=output, data=data or (), thorough=not quick, comet_model=comet
         )
@@ -191,7 +190,7 @@ def _add_translate(app: typer.Typer) -> None:
     ) -> None:
         from mtdistill.cli.use import run_translate
 
-        raise typer.Exit(run_translate(Console(soft_wrap=True), text or [], model, teacher, beam))
+        raise typer.Exit(run_translate(Terminal(soft_wrap=True), text or [], model, teacher, beam))
 
 
 def _add_teacher_train(app: typer.Typer) -> None:
@@ -255,7 +254,7 @@ def _add_teacher_train(app: typer.Typer) -> None:
             "vocabulary_size": vocabulary_size,
         }
         run_teacher(
-            Display(Console()),
+            Display(Terminal()),
             {name: value for name, value in given.items() if value is not None},
             {"encoder_layers": encoder_layers, "decoder_layers": decoder_layers, "dropout": dropout},
             {"epochs": epochs, "batch_size": batch_size},

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtdistill.cli.options import json_option, number_option, set_option, settings_of
-from mtdistill.display import Display
+from mtdistill.display import Display, Terminal
 from mtdistill.messages import tr
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ def add_bench(app: typer.Typer) -> None:
         from mtdistill.distillation.materials import prepare_materials
         from mtdistill.distillation.roofline import bench_training
 
-        display = Display(None if as_json else Console())
+        display = Display(None if as_json else Terminal())
         quiet_libraries()
         found = bench_training(config, prepare_materials(config, display), updates, display)
         if as_json:
             typer.echo(json.dumps(asdict(found), indent=2))
         else:
-            show_bench(found, Console())
+            show_bench(found, Terminal())
 
 
 def show_bench(found: "TrainingBench", console: Console) -> None:
@@ -75,8 +75,9 @@ def show_bench(found: "TrainingBench", console: Console) -> None:
     console.print(table)
     number_format = "bfloat16" if found.engine["bfloat16"] else "float32"
     parts = f"{found.engine['parts']} x {found.engine['threads_per_part']}"
-    conditions = (
-        f"{found.preset}, {found.updates} updates, {found.targets}, {number_format}, {parts} threads, {found.cpu}"
+    conditions = tr(
+        en=f"{found.preset}, {found.updates} updates, {found.targets}, {number_format}, {parts} threads, {found.cpu}",
+        zh=f"{found.preset}，{found.updates} 次更新，{found.targets}，{number_format}，{parts} 线程，{found.cpu}",
     )
     console.print(conditions, markup=False, highlight=False)
 

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from mtdistill.cli.options import output_option, path_argument, set_option, settings_of
-from mtdistill.display import Display
+from mtdistill.display import Display, Terminal
 from mtdistill.messages import tr
 
 
@@ -32,7 +31,7 @@ def add_cache(app: typer.Typer) -> None:
         from mtdistill.cli.checks import require_run
         from mtdistill.cli.quiet import quiet_libraries
 
-        config, display = settings_of(preset, overrides, output=output), Display(Console())
+        config, display = settings_of(preset, overrides, output=output), Display(Terminal())
         require_run(config)
         from mtdistill.distillation.budget import training_rows
         from mtdistill.distillation.materials import prepare_materials
@@ -54,7 +53,7 @@ def add_cache(app: typer.Typer) -> None:
         require_output(output)
         from mtdistill.teacher.cache_manifest import read_manifest
 
-        root, console = Path(output) / "cache", Console()
+        root, console = Path(output) / "cache", Terminal()
         table = Table(*tr(en="cache|pairs|tokens|MiB|cut at|teacher", zh="缓存|句对|词元|MiB|截断|教师").split("|"))
         for folder in sorted(path for path in root.glob("*") if path.is_dir()):
             try:
@@ -78,7 +77,7 @@ def add_cache(app: typer.Typer) -> None:
 
         manifest = verify_cache(_folder(cache, output))
         sound = tr(en=f"whole: {len(manifest.sha256)} files", zh=f"完好：{len(manifest.sha256)} 个文件")
-        Console().print(f"{manifest.identity} {sound}, {manifest.mib:.0f} MiB", markup=False)
+        Terminal().print(f"{manifest.identity} {sound}, {manifest.mib:.0f} MiB", markup=False)
 
     @caches.command(help=tr(en="Delete a cache.", zh="删除缓存。"))
     def remove(cache: Annotated[str, name_argument], output: Annotated[str, output_option()] = "train_process") -> None:
@@ -86,7 +85,7 @@ def add_cache(app: typer.Typer) -> None:
 
         folder = _folder(cache, output)
         remove_cache(folder)
-        Console().print(tr(en=f"deleted: {folder}", zh=f"已删除：{folder}"), markup=False)
+        Terminal().print(tr(en=f"deleted: {folder}", zh=f"已删除：{folder}"), markup=False)
 
 
 def _folder(cache: str, output: str) -> Path:

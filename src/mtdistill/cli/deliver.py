@@ -1,15 +1,15 @@
 """`mtdistill export` and `mtdistill compare`: what happens to students once they are made."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from mtdistill.cli.checks import require_files, require_output, require_page
 from mtdistill.cli.options import output_option, path_argument, path_option
 from mtdistill.cli.quiet import quiet_libraries
-from mtdistill.display import Display
+from mtdistill.display import Display, Terminal
 from mtdistill.messages import tr
 
 COMPARISON_FILE = "comparison.html"
@@ -65,7 +65,7 @@ def add_export(app: typer.Typer) -> None:
         from mtdistill.export.exporting import export_model
 
         quiet_libraries()
-        display = Display(Console())
+        display = Display(Terminal())
         done = export_model(
             path,
             format_name,
@@ -79,8 +79,8 @@ def add_export(app: typer.Typer) -> None:
         display.say(f"{done.folder} ({done.mib:.1f} MiB): {done.parity}")
         display.say(
             tr(
-                en=f"use: mtdistill translate --model {done.folder}",
-                zh=f"使用：mtdistill translate --model {done.folder}",
+                en=f"use: mtdistill translate --model {shlex.quote(str(done.folder))}",
+                zh=f"使用：mtdistill translate --model {shlex.quote(str(done.folder))}",
             )
         )
 
@@ -106,7 +106,7 @@ def add_compare(app: typer.Typer) -> None:
         from mtdistill.report import read_cards, render_comparison, write_comparison_html
 
         cards = read_cards(runs)
-        display = Display(Console())
+        display = Display(Terminal())
         display.say(render_comparison(cards))
         write_comparison_html(cards, html)
         display.say(tr(en=f"with plot: {html}", zh=f"含图表：{html}"))

@@ -51,8 +51,8 @@ def promise_line(expected: ExpectedConfig) -> str:
         en=f"{expected.compression_ratio:g}x smaller, {expected.speed_up:g}x faster, "
         f"{expected.quality_retention:.0%} of the quality, {expected.success_rate:.0%} success, "
         f"within {expected.time_budget_minutes:g} min",
-        zh=f"体积缩小 {expected.compression_ratio:g} 倍，速度提升 {expected.speed_up:g} 倍，"
-        f"质量保持 {expected.quality_retention:.0%}，成功率 {expected.success_rate:.0%}，"
+        zh=f"体积为教师的 1/{expected.compression_ratio:g}，速度为教师的 {expected.speed_up:g} 倍，"
+        f"质量保留 {expected.quality_retention:.0%}，成功率 {expected.success_rate:.0%}，"
         f"{expected.time_budget_minutes:g} 分钟以内",
     )
 
@@ -104,8 +104,9 @@ def _forecasts(presets: tuple[Preset, ...], output: str, display: Display) -> di
     from mtdistill.distillation.materials import prepare_materials
 
     quiet_libraries()
+    there = {"output": output}
     try:
-        materials = prepare_materials(presets[0].config.model_copy(update={"output": output}), Display())
+        materials = prepare_materials(presets[0].config.model_copy(update=there), Display())
     except MtdistillError as error:
         display.say(tr(en=f"no forecast: {error}", zh=f"无法预测：{error}"))
         return {}
@@ -115,6 +116,6 @@ def _forecasts(presets: tuple[Preset, ...], output: str, display: Display) -> di
     )
     with display.bar(label, len(presets)) as bar:
         for done, preset in enumerate(presets, start=1):
-            found[preset.name] = forecast(preset.config, materials).as_dict()
+            found[preset.name] = forecast(preset.config.model_copy(update=there), materials).as_dict()
             bar.advance_to(done)
     return found

@@ -1,5 +1,6 @@
 """The menu of the guide, and the run of one preset with its questions: choose, see the forecast, confirm, train."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -83,7 +84,7 @@ def run_preset(
     from mtdistill.report import render
 
     display.say(render(result.report))
-    command = f"python test_trained_student.py --model_path {result.student_path}"
+    command = f"python test_trained_student.py --model_path {shlex.quote(str(result.student_path))}"
     display.say(
         tr(
             en=f"done in {duration(result.seconds)}. Test it again at any time:\n  {command}",

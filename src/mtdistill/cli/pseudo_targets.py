@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from mtdistill.cli.options import number_option, output_option, path_option, set_option, settings_of, teacher_option
-from mtdistill.display import Display
+from mtdistill.display import Display, Terminal
 from mtdistill.messages import tr
 
 
@@ -66,16 +65,14 @@ def add_pseudo_targets(app: typer.Typer) -> None:
         require_output(path.parent)
         require_files(sources or ())
         from mtdistill.distillation.pseudo_targets import Search, make_pseudo_targets
+        from mtdistill.distillation.run_folder import distill_command
 
         quiet_libraries()
-        display = Display(Console())
+        display = Display(Terminal())
         done = make_pseudo_targets(
             config, path, Search(beam, n_best, share), display, sources=sources or (), precision=compute_type
         )
         display.say(str(done))
-        display.say(
-            tr(
-                en=f"Train with them: mtdistill distill PRESET --set data.extra={done.path}",
-                zh=f"用它们训练：mtdistill distill PRESET --set data.extra={done.path}",
-            )
-        )
+        more = config.data.model_copy(update={"extra": (*config.data.extra, str(done.path))})
+        command = distill_command(config.model_copy(update={"data": more}))
+        display.say(tr(en=f"Train with them:\n  {command}", zh=f"用它们训练：\n  {command}"))

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from mtdistill.cli.options import number_option, output_option, path_option, set_option, settings_of, teacher_option
-from mtdistill.display import Display
+from mtdistill.display import Display, Terminal
 from mtdistill.messages import tr
 
 WIDTH_RATIOS, DECODER_LAYERS = (0.15, 0.25, 0.35, 0.5), (1, 2)
@@ -51,7 +50,7 @@ def add_sweep(app: typer.Typer) -> None:
         from mtdistill.cli.quiet import quiet_libraries
         from mtdistill.presets import load_presets
 
-        config, display = settings_of(preset, overrides, teacher=teacher, output=output), Display(Console())
+        config, display = settings_of(preset, overrides, teacher=teacher, output=output), Display(Terminal())
         page = html or Path(config.output) / "sweep.html"
         require_run(config)
         require_page(page)

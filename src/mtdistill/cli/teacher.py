@@ -11,7 +11,7 @@ from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.config import DataConfig, apply_overrides
 from mtdistill.display import Display
 from mtdistill.messages import tr
-from mtdistill.presets import load_preset
+from mtdistill.presets import RECOMMENDED, load_preset
 
 
 def run_teacher(
@@ -29,6 +29,7 @@ def run_teacher(
     require_text(data_config)
     require_output(output)
     from mtdistill.data.prepared import languages_of
+    from mtdistill.distillation.run_folder import distill_command
     from mtdistill.distillation.teacher_run import run_teacher_training
     from mtdistill.teacher.training import TeacherRecipe
 
@@ -43,11 +44,15 @@ def run_teacher(
     )
     folder = output / "teacher-{}-{}".format(*languages_of(data_config))
     best = run_teacher_training(data_config, recipe, folder, display, resume=resume, threads=threads)
+    usual = load_preset(RECOMMENDED).config
+    changed = {
+        "data": data_config,
+        "teacher": usual.teacher.model_copy(update={"path": str(best)}),
+        "output": str(output),
+    }
+    command = distill_command(usual.model_copy(update=changed))
     display.say(
-        tr(
-            en=f"the teacher is in {best}. Distil it:\n  mtdistill distill balanced --teacher {best}",
-            zh=f"教师模型在 {best}。用它来蒸馏：\n  mtdistill distill balanced --teacher {best}",
-        )
+        tr(en=f"the teacher is in {best}. Distil it:\n  {command}", zh=f"教师模型在 {best}。用它来蒸馏：\n  {command}")
     )
 
 
@@ -59,4 +64,4 @@ def _data_config(data: Mapping[str, Any]) -> DataConfig:
         for name, value in data.items()
     }
     overrides = [f"data.{name}={value}" for name, value in values.items()]
-    return apply_overrides(load_preset("balanced").config, overrides).data
+    return apply_overrides(load_preset(RECOMMENDED).config, overrides).data

@@ -73,6 +73,8 @@ def run_translate(console: Console, texts: Sequence[str], model: Path | None, te
             failed |= reason is not None
             label = f"{name} " if len(translators) > 1 else ""
             console.print(Text.assemble((label, "bold"), shown), highlight=False)
+        if console.quiet:  # nobody reads on
+            break
     return int(failed)
 
 

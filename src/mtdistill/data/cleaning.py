@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mtdistill.text import match_key, normalise, script_share, shows_encoding_damage
+from mtdistill.text import match_key, normalise, normalise_target, script_share, shows_encoding_damage
 
 MAX_CHARACTERS = 1000  # far beyond any sentence; keeps a 1 MB line from reaching the tokenizer
 # English written out is about 3.5 times as many characters as the same in Chinese (measured on Tatoeba zh-en: median
@@ -103,7 +103,7 @@ def _kept(
     for raw in pairs:
         report.read += 1
         # Damage is looked for before normalisation, which would hide control characters.
-        pair = Pair(*(normalise(text, lang) for text, lang in zip(raw, languages, strict=True)))
+        pair = Pair(normalise(raw.source, languages[0]), normalise_target(raw.target, languages[1]))
         reason = next(
             (name for name, test in active.items() if test(raw if name == "encoding_damage" else pair, languages)), None
         )

@@ -9,7 +9,7 @@ from mtdistill.data.prepared import EvaluationSet
 from mtdistill.data.readers import read_pairs
 from mtdistill.errors import DataError
 from mtdistill.messages import tr
-from mtdistill.text import normalise
+from mtdistill.text import normalise, normalise_target
 
 
 def read_evaluation_set(files: Sequence[str], source_lang: str, target_lang: str) -> EvaluationSet:
@@ -34,7 +34,7 @@ def read_evaluation_set(files: Sequence[str], source_lang: str, target_lang: str
         )
     references: dict[str, list[str]] = {}
     for pair in read_pairs(files, source_lang, target_lang):
-        source, target = normalise(pair.source, source_lang), normalise(pair.target, target_lang)
+        source, target = normalise(pair.source, source_lang), normalise_target(pair.target, target_lang)
         if source and target:
             references.setdefault(source, []).append(target)
     if not references:

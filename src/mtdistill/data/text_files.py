@@ -130,7 +130,9 @@ def _wrong_encoding(path: Path, number: int, encoding: str, *, en: str, zh: str)
     """The error for a line in another encoding; "UTF-8" stands for damaged bytes in a file that is UTF-8."""
     name = plain_name(path)
     option = "-c -f UTF-8" if encoding == "UTF-8" else f"-f {encoding}"
-    command = f"iconv {option} -t UTF-8 {shlex.quote(name)} > {shlex.quote('new' + Path(name).suffix)}"
+    # What has to be unpacked first will lie wherever that is done.
+    before, after = shlex.quote(str(path) if name == path.name else name), shlex.quote("new" + Path(name).suffix)
+    command = f"iconv {option} -t UTF-8 {before} > {after}"
     if encoding == "UTF-8":
         remedy_en, remedy_zh = "Drop the damaged bytes", "请去掉损坏的字节"
     else:

@@ -179,11 +179,13 @@ def measure_student(
         comet_model=comet_model,
     )
     if folder is not None:
-        write_reports(card, folder, "report-own" if data else "report")
+        write_reports(card, folder, display, "report-own" if data else "report")
+    else:
+        display.say(tr(en="not in a run folder: no report is written", zh="不在训练文件夹中：不写出成绩单文件"))
     return card
 
 
-def write_reports(card: ReportCard, folder: Path, name: str = "report") -> None:
+def write_reports(card: ReportCard, folder: Path, display: Display, name: str = "report") -> None:
     """`report.json` and `report.html`, with the training's curves and findings and the students found beside it."""
     write_atomically(folder / f"{name}.json", card.to_json())
     metrics: list[dict[str, Any]] = []
@@ -196,7 +198,9 @@ def write_reports(card: ReportCard, folder: Path, name: str = "report") -> None:
     findings = None
     with contextlib.suppress(OSError, ValueError):
         findings = read_findings(folder / HEALTH_FILE) if (folder / HEALTH_FILE).is_file() else None
-    write_html(card, folder / f"{name}.html", metrics=metrics, findings=findings, others=others)
+    page = folder / f"{name}.html"
+    write_html(card, page, metrics=metrics, findings=findings, others=others)
+    display.say(tr(en=f"report with plots: {page}", zh=f"含图表的成绩单：{page}"))
 
 
 def report_folder(model: FoundModel) -> Path | None:

@@ -69,7 +69,7 @@ def distill(
         try:
             return _distill(config, materials, display, started, resume=resume, compare_random=compare_random)
         except Interrupted:
-            command = f"  {resume_command(config)}"
+            command = f"  {resume_command(config, compare_random=compare_random)}"
             display.say(
                 tr(en=f"a checkpoint was written. Go on with:\n{command}", zh=f"检查点已保存。继续训练：\n{command}")
             )
@@ -100,7 +100,7 @@ def _distill(
     )
     if trained.stopped:
         card = card.model_copy(update={"verdict": "failed"})
-    write_reports(card, run.path)
+    write_reports(card, run.path, display)
     if trained.stopped:
         raise TrainingFailedError(
             tr(

@@ -176,9 +176,14 @@ def has_begun(config: RunConfig) -> bool:
     return True
 
 
-def resume_command(config: RunConfig) -> str:
+def resume_command(config: RunConfig, *, compare_random: bool = False) -> str:
     """What to type to go on with an interrupted run, its changed settings included."""
-    command = ["mtdistill", "distill", config.preset, "--resume"]
+    return distill_command(config, "--resume", *(["--compare-random"] if compare_random else []))
+
+
+def distill_command(config: RunConfig, *options: str) -> str:
+    """What to type for a run with these settings: the preset, the options, and every setting that is not the preset's."""
+    command = ["mtdistill", "distill", config.preset, *options]
     usual, given = load_preset(config.preset).config.model_dump(), config.model_dump()
     for section, values in given.items():
         parts = values.items() if isinstance(values, dict) else [("", values)]

@@ -92,7 +92,7 @@ def retention(
 
     Each sample draws as many sentences as there are, with replacement, and scores both systems on the same draw. The
     interval runs from the 2.5th to the 97.5th percentile of the ratios. It covers the choice of test sentences, not
-    the luck of training.
+    the luck of training. Orders of n-grams for which no translation of the teacher is long enough are left out.
 
     Args:
         student_hypotheses: one translation for each source, 1 or more.
@@ -137,18 +137,21 @@ def _sentence_statistics(
 
 
 def _ratio(bleu: BLEU, student: npt.NDArray[np.int64], teacher: npt.NDArray[np.int64]) -> float:
-    teacher_score = _score(bleu, teacher)
-    return _score(bleu, student) / teacher_score if teacher_score else 0.0
+    # BLEU proper is 0 for translations of less than four tokens, however good: what is no measure of either is not taken.
+    orders = int(np.count_nonzero(teacher[_NGRAM_ORDERS : 2 * _NGRAM_ORDERS]))
+    teacher_score = _score(bleu, teacher, orders) if orders else 0.0
+    return _score(bleu, student, orders) / teacher_score if teacher_score else 0.0
 
 
-def _score(bleu: BLEU, statistics: npt.NDArray[np.int64]) -> float:
+def _score(bleu: BLEU, statistics: npt.NDArray[np.int64], orders: int) -> float:
     numbers = statistics.tolist()
     score = bleu.compute_bleu(
-        correct=numbers[:_NGRAM_ORDERS],
-        total=numbers[_NGRAM_ORDERS : 2 * _NGRAM_ORDERS],
+        correct=numbers[:orders],
+        total=numbers[_NGRAM_ORDERS : _NGRAM_ORDERS + orders],
         sys_len=numbers[-2],
         ref_len=numbers[-1],
         smooth_method=bleu.smooth_method,
         smooth_value=bleu.smooth_value,
+        max_ngram_order=orders,
     )
     return float(score.score)

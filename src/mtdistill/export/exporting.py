@@ -27,7 +27,7 @@ from mtdistill.errors import ConfigError, ExportError
 from mtdistill.export.gate import FEWEST_SENTENCES, SENTENCES, Parity, measure_parity, require
 from mtdistill.export.model_card import model_card
 from mtdistill.export.onnx import convert_to_onnx
-from mtdistill.files import replacing_folder, write_atomically
+from mtdistill.files import clear_leftovers, replacing_folder, write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling.folder import CHECKSUMS, INFO_FILE, checksums, read_info
 from mtdistill.report import find_card
@@ -102,6 +102,7 @@ def export_model(
             )
         )
     folder = destination or _default_folder(path) / f"{format_name}-{precision}"
+    clear_leftovers(folder.parent, folder.name)
     _require_replaceable(folder)
     if data:
         sentences = read_evaluation_set(data, model.source_lang, model.target_lang).first(SENTENCES)

@@ -5,7 +5,7 @@ Imported by export.exporting; imports report, export.gate.
 
 import json
 
-from mtdistill.data.corpora import LICENCES
+from mtdistill.data.corpora import LICENCES, is_builtin
 from mtdistill.decoding.translator import SECOND_TRY_NGRAM_SIZE
 from mtdistill.export.gate import Parity
 from mtdistill.report import ReportCard
@@ -50,7 +50,8 @@ def model_card(
     """
     corpora = _corpora(model)
     licences = {licence for _, licence in corpora}
-    header = ["---", "language:", f"- {model.source_lang}", f"- {model.target_lang}", "tags:", "- translation"]
+    # Quoted, for a plain `no` is a truth value in YAML.
+    header = ["---", "language:", f'- "{model.source_lang}"', f'- "{model.target_lang}"', "tags:", "- translation"]
     header += [
         f"license: {licences.pop() if len(licences) == 1 else 'other'}",
         "library_name: " + _LIBRARY[format_name],
@@ -87,7 +88,7 @@ def model_card(
         "",
         "## Data and licence",
         "",
-        *([f"- {text}" for text, _ in corpora] or ["- text of the maker's own; its licence is not recorded"]),
+        *(f"- {text}" for text, _ in corpora),
         "",
     ]
     return "\n".join(lines)
@@ -110,9 +111,12 @@ def _example(format_name: str, text: str, lang: str) -> str:
 
 
 def _corpora(model: FoundModel) -> list[tuple[str, str]]:
+    """What the model learnt from, in words, and its licence."""
     data = (model.info.get("config") or {}).get("data") or {}
-    named = {str(entry).split(":")[0] for name in ("train", "extra") for entry in data.get(name) or ()}
-    return [LICENCES[name] for name in sorted(named & LICENCES.keys())]
+    entries = [str(entry) for name in ("train", "extra") for entry in data.get(name) or ()]
+    named = sorted({entry.split(":")[0] for entry in entries if is_builtin(entry)})
+    own = [("text of the maker's own; its licence is not recorded", "other")]
+    return [LICENCES[name] for name in named] + (own if not entries or not all(map(is_builtin, entries)) else [])
 
 
 def _report_lines(report: ReportCard) -> list[str]:

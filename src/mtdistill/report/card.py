@@ -23,7 +23,7 @@ One JSON object; ratios are plain numbers (0.85, not 85), times are seconds unle
                           looped or did not end at first
     by_length             classes by words of the source: low, high (null: open), sentences, teacher_bleu,
                           student_bleu, teacher_chrf, student_chrf
-    by_rarity             likewise, by how often the rarest piece of the source stands in training; empty if unknown
+    by_rarity             likewise, by how often the rarest piece of the source stands in the training split; empty if unknown
     worst                 the 20 sentences furthest behind the teacher: a sample with teacher_chrf, student_chrf
     speed_ups             each: ratio, low, high, repeats, sentences, source_words, batch_size, beam_size, cpu,
                           teacher and student (engine, precision, threads, seconds, target_tokens, latency_ms,

@@ -1,6 +1,7 @@
 """Report cards on disk: those of run folders and exports."""
 
 import contextlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,12 +50,13 @@ def _read(file: Path) -> ReportCard:
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
+        measured = shlex.quote(str(file.parent))
         raise DataError(
             tr(
                 en=f"there is no report card: got {file} ({type(error).__name__}), accepted a run folder or export "
-                f"with {REPORT_FILE}. Measure the student first: mtdistill test --model_path {file.parent}",
+                f"with {REPORT_FILE}. Measure the student first: mtdistill test --model_path {measured}",
                 zh=f"找不到成绩单：{file}（{type(error).__name__}），需要含有 {REPORT_FILE} 的训练文件夹或导出文件夹。"
-                f"请先测试学生模型：mtdistill test --model_path {file.parent}",
+                f"请先测试学生模型：mtdistill test --model_path {measured}",
             )
         ) from error
 

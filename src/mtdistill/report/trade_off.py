@@ -122,7 +122,8 @@ def _scatter(
     axes: Axes, points: Sequence[Point], places: Sequence[tuple[float, float]], areas: Sequence[float] | None = None
 ) -> None:
     values = areas or [point.words_per_second for point in points]
-    sizes = [max(_SMALLEST, _LARGEST * value / max(values)) for value in values]
+    largest = max(values) or 1.0  # 0 words a second: sentences without a letter or digit
+    sizes = [max(_SMALLEST, _LARGEST * value / largest) for value in values]
     for point, (x, y), size in zip(points, places, sizes, strict=True):
         colour = COLOURS[point.kind]
         hollow = point.test_set != points[0].test_set

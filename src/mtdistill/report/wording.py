@@ -69,7 +69,7 @@ def check_name(check: str) -> str:
         "length_cap": tr(en="runs into the length cap", zh="达到长度上限"),
         "loop": tr(en="repeats itself", zh="循环重复"),
         "copy": tr(en="copies the source", zh="照抄原文"),
-        "wrong_script": tr(en="wrong script", zh="文字错误"),
+        "wrong_script": tr(en="wrong script", zh="文字系统不符"),
         "same_output": tr(en="same text as for others", zh="与多句译文相同"),
         FAR_BELOW_TEACHER: tr(en="far below the teacher", zh="远逊于教师"),
     }
