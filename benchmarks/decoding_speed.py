@@ -410,12 +410,12 @@ def table_rows(racers: Sequence[Contender], batches: dict[int, list[Batch]]) -> 
 
 def end_to_end(path: Path, teacher: Teacher, data: PreparedData, sentences: int, repeats: int) -> list[dict[str, Any]]:
     """A trained student against the teacher, text to text, each with outputs of its own length."""
-    student, lang = load_student(path), data.source_lang
+    student, lang, target_lang = load_student(path), data.source_lang, data.target_lang
     sources = data.evaluation_set("test", sentences).sources
 
     def fast(model: Any, precision: Any) -> Translator:
         return CTranslate2Translator.from_model(
-            model, teacher.tokenizer, source_lang=lang, compute_type=precision, threads=1
+            model, teacher.tokenizer, source_lang=lang, target_lang=target_lang, compute_type=precision, threads=1
         )
 
     students = {precision: fast(student.model, precision) for precision in COLOURS}
@@ -559,8 +559,9 @@ def main() -> None:
                 size: sum(len(batch.ids) * batch.steps for batch in parts) for size, parts in batches.items()
             },
             "rows": "from source tokens to target tokens; random weights; a batch has as many steps as its longest "
-            "reference has tokens",
-            "end_to_end": "from text to text; trained weights; outputs of the model's own length",
+            "reference has tokens; all pieces in the search",
+            "end_to_end": "from text to text; trained weights; outputs of the model's own length; CTranslate2 searches pieces "
+            "of the target language only",
         },
         "promised_speed_up": {name: load_preset(name).config.expected.speed_up for name in options.presets},
     }

@@ -1,6 +1,6 @@
 """Damaged and hostile files against every loader: each must load, or end in an error of ours.
 
-    python benchmarks/fuzz_loaders.py                            # 10,000 cases; writes results/fuzz_loaders.json
+    python benchmarks/fuzz_loaders.py                            # 10,000 cases
     python benchmarks/fuzz_loaders.py --cases 300 --format onnx  # some cases of one format
     python benchmarks/fuzz_loaders.py --format onnx --only 17    # one case again, with its traceback
 
@@ -39,7 +39,6 @@ from mutations import mutate
 
 from mtdistill.errors import MtdistillError
 
-RESULT = Path(__file__).parent / "results" / "fuzz_loaders.json"
 HANG_SECONDS = 20
 SPARE_BYTES = 2 * 2**30  # of address space: far more than any specimen needs
 CASES_PER_PROCESS = 250
@@ -147,7 +146,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--format", action="append", choices=FORMATS, help="repeatable; none: all")
     parser.add_argument("--only", type=int, help="number of one case, which is run here")
-    parser.add_argument("--no-json", action="store_true")
+    parser.add_argument("--results", type=Path, help="file for the figures as JSON")
     options = parser.parse_args()
     kinds = [FORMATS[name] for name in options.format or FORMATS]
     tallies = {kind.name: Tally() for kind in kinds}
@@ -180,7 +179,7 @@ def main() -> int:
     for tally in tallies.values():
         total += tally.outcomes
     print(f"{'all':24} {total.total():6} cases {time.monotonic() - start:6.0f} s   {dict(total)}")
-    if not options.no_json:
+    if options.results:
         found = {
             "date": date.today().isoformat(),
             "seed": options.seed,
@@ -189,7 +188,7 @@ def main() -> int:
             "formats": {name: dict(tally.outcomes) for name, tally in tallies.items()},
             "faults": {name: tally.faults for name, tally in tallies.items() if tally.faults},
         }
-        RESULT.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        options.results.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return int(any(total[name] for name in OUTCOMES if name not in FINE))
 
 

@@ -49,7 +49,13 @@ def main() -> None:
         for precision in ("float32", "int8"):
             yield (
                 f"CTranslate2 {precision}",
-                CTranslate2Translator.from_model(model, tokenizer, source_lang=lang, compute_type=precision),  # type: ignore[arg-type]
+                CTranslate2Translator.from_model(
+                    model,
+                    tokenizer,
+                    source_lang=lang,
+                    target_lang=found.target_lang,
+                    compute_type=precision,  # type: ignore[arg-type]
+                ),
             )
         convert_to_onnx(model, tokenizer, scratch / "float32")
         yield "ONNX float32", OnnxTranslator.open(scratch / "float32", source_lang=lang)

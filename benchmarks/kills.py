@@ -26,7 +26,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -44,6 +44,7 @@ from mtdistill.teacher.training import TeacherRecipe
 from mtdistill.training.checkpoints import COMPLETE_FILE
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
+Ended = Literal["well", "killed", "failed"]
 SENTENCES, WORDS = 1500, 40
 SECOND_KILL = 0.3
 TIMED = "tokens_per_second"
@@ -101,8 +102,8 @@ def whole_run(folder: Path, output: Path) -> None:
     export_model(run.path, "ctranslate2", "float32", output=str(output))
 
 
-def in_child(work: Callable[[], None], kill_after: float | None = None) -> bool:
-    """Do it in a process of its own; True when that ended by itself and well."""
+def in_child(work: Callable[[], None], kill_after: float | None = None) -> Ended:
+    """Do it in a process of its own, and say how that ended."""
     child = os.fork()
     if child == 0:
         try:
@@ -117,11 +118,16 @@ def in_child(work: Callable[[], None], kill_after: float | None = None) -> bool:
         while time.monotonic() < deadline:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
-                return os.waitstatus_to_exitcode(status) == 0
+                return _how(status)
             time.sleep(0.01)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) == 0
+    return _how(status)
+
+
+def _how(status: int) -> Ended:
+    code = os.waitstatus_to_exitcode(status)
+    return "well" if code == 0 else "killed" if code == -signal.SIGKILL else "failed"
 
 
 def result_of(run: RunFolder) -> dict[str, Any]:
@@ -164,10 +170,10 @@ def damaged(run: RunFolder) -> list[str]:
 def undisturbed(folder: Path) -> tuple[float, dict[str, Any]]:
     """Corpus and teacher into a folder, and what a run leaves that nobody disturbs: its seconds, and its result."""
     write_corpus(folder / "corpus.tsv")
-    if not in_child(lambda: train_tiny_teacher(folder)):
+    if in_child(lambda: train_tiny_teacher(folder)) != "well":
         sys.exit("the teacher could not be trained")
     output, started = folder / "undisturbed", time.monotonic()
-    if not in_child(lambda: whole_run(folder, output)):
+    if in_child(lambda: whole_run(folder, output)) != "well":
         sys.exit("the undisturbed run failed")
     return time.monotonic() - started, result_of(run_folder(settings(folder, output)))
 
@@ -201,11 +207,14 @@ def main() -> int:
             moments = [draw.uniform(0, seconds)] + [draw.uniform(0, seconds)] * (draw.random() < SECOND_KILL)
             found = []
             for moment in moments:
-                if in_child(lambda output=output: whole_run(folder, output), moment):  # type: ignore[misc]
+                ended = in_child(lambda output=output: whole_run(folder, output), moment)  # type: ignore[misc]
+                if ended == "well":
                     break
-                kills += 1
+                if ended == "failed":  # by itself: what an earlier kill left has to be enough to go on with
+                    found.append("failed before it was killed")
+                kills += ended == "killed"
                 found += damaged(run)
-            if not in_child(lambda output=output: whole_run(folder, output)):  # type: ignore[misc]
+            if in_child(lambda output=output: whole_run(folder, output)) != "well":  # type: ignore[misc]
                 found.append("did not go on")
             else:
                 found += differences(wanted, run)

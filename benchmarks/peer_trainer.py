@@ -5,9 +5,9 @@
     python benchmarks/peer_trainer.py --eole VENV/bin/eole --data FOLDER
     python benchmarks/peer_trainer.py --eole VENV/bin/eole --data FOLDER --updates 20 --rounds 1    # does it work?
 
-Writes results/peer_trainer.json, after about 25 minutes in which nothing else should run. FOLDER is prepared data with the
-reference teacher's vocabulary, for example train_process/data/<identity>; the teacher's states are stored in the cache beside
-it, where a run stores them too.
+Takes about 25 minutes in which nothing else should run; `--results benchmarks/results` keeps the figures. FOLDER is prepared
+data with the reference teacher's vocabulary, for example train_process/data/<identity>; the teacher's states are stored in the
+cache beside it, where a run stores them too.
 
 eole trains from scratch, without a teacher: it has no distillation. mtdistill trains a student of preset `balanced` with
 stored states, so every update of it also reads the teacher's states and computes the divergence over the whole vocabulary.
@@ -73,7 +73,6 @@ from mtdistill.teacher.targets import TargetSource
 from mtdistill.training.engine import engines, prepare_processor
 
 OURS = "mtdistill"
-RESULTS = Path(__file__).parent / "results"
 THREADS = 2
 WARM_UP_UPDATES = 300
 REPORT_EVERY = 20  # updates between two lines of eole's
@@ -333,14 +332,15 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="in which eole computes")
     parser.add_argument("--updates", type=_update_count, default=300, help="timed in every turn, after the warm-up")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for peer_trainer.json")
+    parser.add_argument("--results", type=Path, help="folder for peer_trainer.json")
     options = parser.parse_args()
     quiet_libraries()
     prepare_processor(THREADS)  # also what eole inherits: oneDNN's room for prepared products
     result = compare(options.eole.absolute(), options.data.absolute(), options.ways, options.updates, options.rounds)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "peer_trainer.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     show(result)
+    if options.results:
+        options.results.mkdir(parents=True, exist_ok=True)
+        (options.results / "peer_trainer.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -23,15 +24,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtdistill.config import RunConfig, apply_overrides
-from mtdistill.distillation.run_folder import has_begun, resume_command, run_folder
+from mtdistill.config import RunConfig, apply_overrides, read_toml
+from mtdistill.distillation.run_folder import changed_settings, has_begun, resume_command, run_folder
 from mtdistill.files import write_atomically
 from mtdistill.health.journal import HEALTH_FILE, read_findings
 from mtdistill.presets import load_preset, load_presets
 from mtdistill.report import ReportCard, find_card
 
 RESULTS = Path(__file__).parent / "results" / "presets.json"
-PROMISES_MISSED = 1
+PROMISES_MISSED, TRAINING_FAILED = 1, 3  # exit codes of a run that has ended
+NO_CHANGES = ("name=", "output=", "training.seed=")
 PIECES = "pieces.json"  # in the run folder: seconds and peak memory of every process that worked on the run
 
 
@@ -58,21 +60,24 @@ def run(config: RunConfig, *, random: bool) -> None:
     command += ["--compare-random"] if random else []
     started = time.monotonic()
     process = subprocess.Popen(command)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends with a checkpoint; its time counts
     _, status, usage = os.wait4(process.pid, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     pieces.append({"seconds": time.monotonic() - started, "gibibytes": usage.ru_maxrss / 2**20})
     if noted.parent.is_dir():
         write_atomically(noted, json.dumps(pieces))
     code = os.waitstatus_to_exitcode(status)
-    if code not in (0, PROMISES_MISSED):
+    if code not in (0, PROMISES_MISSED, TRAINING_FAILED):
         sys.exit(code)
 
 
-def result_of(config: RunConfig, card: ReportCard, changed: Sequence[str]) -> dict[str, Any]:
-    """What is kept of a run, and what was changed in its preset."""
+def result_of(config: RunConfig, card: ReportCard) -> dict[str, Any]:
+    """What is kept of a run."""
     folder = run_folder(config).path
+    changed = changed_settings(read_toml(folder / "config.toml"))
     pieces = pieces_of(config)
     return {
-        "changed": list(changed),
+        "changed": [each for each in changed if not each.startswith(NO_CHANGES)],
         "environment": json.loads((folder / "environment.json").read_text(encoding="utf-8")),
         "measured_at": card.measured_at,
         "minutes": sum(piece["seconds"] for piece in pieces) / 60,
@@ -92,6 +97,12 @@ def result_of(config: RunConfig, card: ReportCard, changed: Sequence[str]) -> di
         "failures": dict(card.success.failures),
         "second_tries": {"student": card.success.second_tries, "teacher": card.success.teacher_second_tries},
     }
+
+
+def stored(path: Path) -> dict[str, Any]:
+    """Results so far; another process may be adding to them."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 def table(results: dict[str, Any]) -> str:
@@ -130,15 +141,17 @@ def main() -> int:
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    results = json.loads(arguments.results.read_text(encoding="utf-8")) if arguments.results.is_file() else {}
+    results = stored(arguments.results)
     for preset in arguments.preset or names:
         for seed in arguments.seed or [1]:
             config = settings(preset, seed, arguments.output, arguments.set)
-            if not arguments.summary and find_card(run_folder(config).path) is None:
+            folder = run_folder(config).path
+            if not arguments.summary and not (has_begun(config) and find_card(folder)):
                 run(config, random=arguments.random)
-            if card := find_card(run_folder(config).path):
-                results[config.run_name] = result_of(config, card, arguments.set)
-                write_atomically(arguments.results, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
+            if card := find_card(folder):
+                results = {**stored(arguments.results), **results, config.run_name: result_of(config, card)}
+                if not arguments.summary:
+                    write_atomically(arguments.results, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
     print(table(results))
     return 0
 

@@ -1,6 +1,6 @@
 """Whether the fast path learns what the plain path learns: the same 200 updates, loss by loss.
 
-    python benchmarks/trajectory.py              # about three minutes; writes results/trajectory.json
+    python benchmarks/trajectory.py              # about three minutes
     python benchmarks/trajectory.py --updates 20
 
 Three students of one preset start from the same slice of the teacher and see the same batches, without dropout:
@@ -40,7 +40,6 @@ from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.engine import Engine, prepare_processor
 from mtdistill.training.rehearsal import update
 
-RESULT = Path(__file__).parent / "results" / "trajectory.json"
 # Relative to the plain loss of the same update, in each of them.
 TOLERANCE = 0.02
 ENGINES = {
@@ -86,6 +85,7 @@ def main() -> None:
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--updates", type=int, default=200)
     parser.add_argument("--output", default="train_process", help="holds the prepared data")
+    parser.add_argument("--results", type=Path, help="file for the figures as JSON")
     options = parser.parse_args()
     quiet_libraries()
     prepare_processor(torch.get_num_threads())
@@ -100,8 +100,8 @@ def main() -> None:
             name: differences(course, found["plain"]) for name, course in found.items() if name != "plain"
         },
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if options.results:
+        options.results.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result["relative_difference_to_plain"], indent=2))
     if any(each["largest"] > TOLERANCE for each in result["relative_difference_to_plain"].values()):
         sys.exit(f"the courses differ by more than {TOLERANCE:.0%}")

@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 
 from mtdistill.cli import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TRAINING_FAILED
+from mtdistill.cli.app import build_app
 from mtdistill.errors import DataError, TrainingFailedError
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("presets", "distill", "test", "translate", "teacher")
+COMMANDS = [
+    command.name or command.callback.__name__.replace("_", "-")
+    for command in build_app().registered_commands
+    if command.callback
+]
+COMMANDS += [group.name for group in build_app().registered_groups if group.name]
 
 
 def test_the_version(run: Any) -> None:

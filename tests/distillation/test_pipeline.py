@@ -1,6 +1,7 @@
 """Whole runs, from text to report card, on a tiny teacher."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from mtdistill.display import Bar, Display
 from mtdistill.distillation.materials import Materials, prepare_materials
 from mtdistill.distillation.pipeline import RunResult, distill
 from mtdistill.distillation.run_folder import run_folder
+from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.errors import ConfigError, TrainingFailedError
+from mtdistill.health.journal import HEALTH_FILE, read_findings
 from mtdistill.report import ReportCard
 from mtdistill.student.bundle import load_student
 
@@ -104,9 +107,9 @@ def test_slicing_beats_random_weights_at_the_same_budget(finished: RunResult) ->
 
 def test_the_student_is_the_best_by_validation(finished: RunResult) -> None:
     student = load_student(finished.student_path)
-    validated = [line["eval_bleu"] for line in scores(finished.folder) if "eval_bleu" in line]
+    validated = [line["eval_chrf"] for line in scores(finished.folder) if "eval_chrf" in line]
     assert len(validated) == 5
-    assert student.info["validation"]["bleu"] == max(validated)
+    assert student.info["validation"]["chrf"] == max(validated)
     as_folder = load_student(finished.folder / "checkpoints" / "student_best")
     assert as_folder.info == student.info
     other = as_folder.model.state_dict()
@@ -204,3 +207,24 @@ def test_the_python_example_of_the_readme_runs(
     report, _, translation = capsys.readouterr().out.rstrip("\n").rpartition("\n")
     assert ReportCard.from_json(report).preset == "quick"
     assert translation
+
+
+def test_a_run_that_is_stopped_is_reported_as_failed(
+    make_run: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_run(tmp_path, *SETTINGS)
+    plain = DistillationTrainer.losses_from_states
+
+    def broken(self: DistillationTrainer, *arguments: Any) -> dict[str, torch.Tensor]:
+        losses = plain(self, *arguments)
+        # Good until the first evaluation has left a student.
+        factor = math.nan if run_folder(config).best_bundle.is_file() else 1.0
+        return {**losses, "total": losses["total"] * factor}
+
+    monkeypatch.setattr(DistillationTrainer, "losses_from_states", broken)
+    with pytest.raises(TrainingFailedError, match=r"training failed: .*The best student is in"):
+        distill(config)
+    run = run_folder(config)
+    assert ReportCard.from_json(run.report.read_text(encoding="utf-8")).verdict == "failed"
+    assert load_student(run.best_bundle).info["validation"]["chrf"] >= 0
+    assert [finding.action for finding in read_findings(run.path / HEALTH_FILE)][-1] == "stopped"

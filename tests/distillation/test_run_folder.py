@@ -100,12 +100,13 @@ def test_the_places_in_a_run(tmp_path: Path) -> None:
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     config = config_in(tmp_path)
-    with locked(config):
-        with pytest.raises(ConfigError, match="another run is writing"), locked(config):
+    folder = run_folder(config).path
+    with locked(folder):
+        with pytest.raises(ConfigError, match="another run is writing"), locked(folder):
             pass
-        with locked(config_in(tmp_path / "elsewhere")):
+        with locked(run_folder(config_in(tmp_path / "elsewhere")).path):
             pass
-    with locked(config):
+    with locked(folder):
         pass
 
 
@@ -113,20 +114,20 @@ def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
     code = (
         "import sys, time\n"
         "from mtdistill.config import apply_overrides\n"
-        "from mtdistill.distillation.run_folder import locked\n"
+        "from mtdistill.distillation.run_folder import locked, run_folder\n"
         "from mtdistill.presets import load_preset\n"
-        "with locked(apply_overrides(load_preset('quick').config, ['output=' + sys.argv[1]])):\n"
+        "with locked(run_folder(apply_overrides(load_preset('quick').config, ['output=' + sys.argv[1]])).path):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError, match="another run"), locked(config_in(tmp_path)):
+        with pytest.raises(ConfigError, match="another run"), locked(run_folder(config_in(tmp_path)).path):
             pass
         holder.kill()
         holder.wait()
-    with locked(config_in(tmp_path)):
+    with locked(run_folder(config_in(tmp_path)).path):
         pass
 
 

@@ -1,5 +1,6 @@
 """Where the teacher's states come from: live, stored, or whichever takes less time and fits the disk."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,8 @@ from mtdistill.data.batches import PackedRows
 from mtdistill.display import Display
 from mtdistill.distillation import targets as module
 from mtdistill.distillation.materials import Materials
-from mtdistill.distillation.targets import SPARE_BYTES, cache_root, choose_targets, free_bytes
+from mtdistill.distillation.targets import SPARE_BYTES, cache_root, choose_targets, free_bytes, stored_targets
+from mtdistill.health.journal import Journal, read_findings
 from mtdistill.teacher.cache_manifest import verify_cache
 from mtdistill.teacher.state_cache import CachedTargets, cache_bytes
 from mtdistill.teacher.targets import LiveTargets, TargetSource
@@ -97,6 +99,32 @@ def test_the_cache_is_whole_said_aloud_and_used_again(
     batch = PackedRows(rows, 32).batch([4, 29, 0])
     assert torch.equal(first.states(batch), second.states(batch))
     assert [folder] == list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_damaged_cache_is_told_and_computed_again(
+    make_run: Callable[..., RunConfig], materials: Materials, rows: datasets.Dataset, tmp_path: Path, watched: bool
+) -> None:
+    config, screen = make_run(tmp_path), Console(file=io.StringIO(), width=500)
+    journal = Journal(tmp_path / "health.jsonl") if watched else None
+    teacher = materials.teacher.model
+
+    def states() -> torch.Tensor:
+        found = stored_targets(config, teacher, rows, Engine(), Display(screen), journal)
+        return found.states(PackedRows(rows, 32).batch([4, 29, 0]))
+
+    sound = states()
+    [shard] = (tmp_path / "cache").glob("*/states-*.npy")
+    content = bytearray(shard.read_bytes())
+    content[-100] ^= 1
+    shard.write_bytes(content)
+    assert torch.equal(states(), sound)
+    said = screen.file.getvalue()  # type: ignore[attr-defined]
+    if journal is None:
+        assert shard.name in said
+    else:
+        [finding] = read_findings(tmp_path / "health.jsonl")
+        assert (finding.check, finding.example, finding.action) == ("damaged_cache", shard.name, "rebuilt")
 
 
 @pytest.mark.parametrize("other", ["training.max_sequence_length=6", "bfloat16"])

@@ -19,7 +19,7 @@ from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.modeling.packed import decoder_states
 from mtdistill.modeling.padded import teacher_forced_logits
 from mtdistill.teacher.loading import load_teacher
-from mtdistill.teacher.training import BEST_FOLDER, TeacherRecipe, TeacherTrainer, train_teacher
+from mtdistill.teacher.training import BEGUN_FILE, BEST_FOLDER, TeacherRecipe, TeacherTrainer, train_teacher
 from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.engine import Engine
 from mtdistill.training.trainer import Schedule
@@ -119,6 +119,27 @@ def test_an_interrupted_training_is_neither_overwritten_nor_lost(
     assert 0 < started_at[0] < updates
     expected, weights = load_model(whole).state_dict(), load_model(resumed).state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_training_is_not_resumed_with_other_settings_or_text(
+    tiny_data: PreparedData,
+    validate: Callable[[Any], dict[str, float]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    updates = RECIPE.schedule.updates(len(tiny_data.split("train")))
+    with pytest.raises(KeyboardInterrupt):
+        train_teacher(tiny_data, RECIPE, tmp_path, validate, callbacks=[Interrupt(updates - 1)])
+    other = dataclasses.replace(RECIPE, dropout=0.2, schedule=dataclasses.replace(RECIPE.schedule, epochs=9))
+    with pytest.raises(TeacherError, match=r"different now: dropout, schedule\. Use the same options"):
+        train_teacher(tiny_data, other, tmp_path, validate, resume=True)
+    with monkeypatch.context() as changed:
+        changed.setattr(tiny_data, "manifest", dataclasses.replace(tiny_data.manifest, identity="other"))
+        with pytest.raises(TeacherError, match=r"different now: data\."):
+            train_teacher(tiny_data, RECIPE, tmp_path, validate, resume=True)
+    (tmp_path / BEGUN_FILE).write_text("{", encoding="utf-8")
+    with pytest.raises(TeacherError, match=r"cannot go on: got .*begun\.json"):
+        train_teacher(tiny_data, RECIPE, tmp_path, validate, resume=True)
 
 
 def test_a_finished_teacher_without_checkpoints_is_not_overwritten(

@@ -1,7 +1,6 @@
 """A batch is cut into parts that cost about the same, and threads compute them in order."""
 
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -95,11 +94,13 @@ class TestCut:
 
 class TestWorkers:
     def test_results_are_in_order_whatever_ends_first(self) -> None:
-        workers, ended = Workers(3, 1), []
+        workers, ended, over = Workers(3, 1), list[int](), [threading.Event() for _ in range(3)]
 
         def work(number: int) -> int:
-            time.sleep(0.03 * (2 - number))
+            if number < 2:
+                assert over[number + 1].wait(10)
             ended.append(number)
+            over[number].set()
             return number * 10
 
         try:
@@ -174,12 +175,18 @@ class TestWorkers:
         assert found == [2]
 
     def test_closing_ends_the_threads(self) -> None:
-        before = threading.active_count()
-        workers = Workers(3, 1)
-        workers.map(lambda _: time.sleep(0.01), 3)
-        assert threading.active_count() > before
+        workers, together = Workers(3, 1), threading.Barrier(3, timeout=10)
+        threads: list[threading.Thread] = []
+
+        def work(_: int) -> None:
+            together.wait()  # so that each part has a thread of its own
+            threads.append(threading.current_thread())
+
+        workers.map(work, 3)
+        of_its_own = [thread for thread in threads if thread is not threading.current_thread()]
+        assert of_its_own
         workers.close()
-        assert threading.active_count() == before
+        assert not any(thread.is_alive() for thread in of_its_own)
 
 
 def test_gradients_of_parts_are_added_by_name() -> None:

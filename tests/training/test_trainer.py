@@ -382,14 +382,22 @@ class TestResume:
         with pytest.raises(CheckpointError, match=r"could not be read: got .*checkpoint-6"):
             second.trainer.train(str(checkpoint))
 
-    def test_a_checkpoint_holds_the_average_and_is_marked_last(self, make_training: MakeTraining) -> None:
+    def test_a_checkpoint_holds_the_average_and_is_marked_last(
+        self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        there: list[set[str]] = []
+
+        def mark(path: Path, content: str) -> None:
+            there.append({each.name for each in path.parent.iterdir()})
+            path.write_text(content, encoding="utf-8")
+
+        monkeypatch.setattr("mtdistill.training.checkpoints.write_atomically", mark)
         training = make_training(ema_decay=0.5)
         training.trainer.train()
         checkpoint = latest_checkpoint(Path(training.trainer.args.output_dir))
         assert checkpoint is not None
         assert (checkpoint / AVERAGE_FILE).is_file()
-        newest = max(checkpoint.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        assert newest.name == "complete"
+        assert there == [{path.name for path in checkpoint.iterdir()} - {"complete"}]
 
     def test_as_many_checkpoints_as_asked_for(self, make_training: MakeTraining) -> None:
         training = make_training(epochs=4, evaluations=6, checkpoints_kept=2)

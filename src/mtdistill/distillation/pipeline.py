@@ -18,6 +18,7 @@ from mtdistill.distillation.run_folder import (
     locked,
     resume_command,
     resume_run,
+    run_folder,
     says_what_the_disk_said,
     start_run,
 )
@@ -65,7 +66,7 @@ def distill(
     display = display or Display()
     started = time.monotonic()
     materials = materials or prepare_materials(config, display)
-    with locked(config), says_what_the_disk_said(Path(config.output)):
+    with locked(run_folder(config).path), says_what_the_disk_said(Path(config.output)):
         try:
             return _distill(config, materials, display, started, resume=resume, compare_random=compare_random)
         except Interrupted:

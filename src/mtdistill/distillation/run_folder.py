@@ -63,13 +63,12 @@ def run_folder(config: RunConfig) -> RunFolder:
 
 
 @contextmanager
-def locked(config: RunConfig) -> Iterator[None]:
-    """Nobody else writes into the run folder while the block lasts; the lock ends with its process, however it ends.
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else writes into a run folder while the block lasts; the lock ends with its process, however it ends.
 
     Raises:
         ConfigError: another process holds it, or the folder cannot be written.
     """
-    folder = run_folder(config).path
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +182,13 @@ def resume_command(config: RunConfig, *, compare_random: bool = False) -> str:
 
 def distill_command(config: RunConfig, *options: str) -> str:
     """What to type for a run with these settings: the preset, the options, and every setting that is not the preset's."""
-    command = ["mtdistill", "distill", config.preset, *options]
+    changes = (f"--set {shlex.quote(change)}" for change in changed_settings(config))
+    return " ".join(["mtdistill", "distill", config.preset, *options, *changes])
+
+
+def changed_settings(config: RunConfig) -> list[str]:
+    """Every setting that is not the preset's, as ``section.key=value``."""
+    changed = []
     usual, given = load_preset(config.preset).config.model_dump(), config.model_dump()
     for section, values in given.items():
         parts = values.items() if isinstance(values, dict) else [("", values)]
@@ -197,8 +202,8 @@ def distill_command(config: RunConfig, *options: str) -> str:
                     if isinstance(value, str)
                     else json.dumps(value, ensure_ascii=False)
                 )
-                command.append(f"--set {shlex.quote(f'{name}={text}')}")
-    return " ".join(command)
+                changed.append(f"{name}={text}")
+    return changed
 
 
 def environment() -> dict[str, object]:

@@ -14,6 +14,7 @@ from mtdistill.config import RunConfig
 from mtdistill.display import Display
 from mtdistill.health.finding import Finding
 from mtdistill.health.journal import Journal
+from mtdistill.health.wording import explain
 from mtdistill.messages import tr
 from mtdistill.teacher.cache_manifest import drop_damaged
 from mtdistill.teacher.state_cache import CachedTargets, build_cache, cache_bytes, cache_folder, cache_parts
@@ -39,7 +40,7 @@ def choose_targets(config: RunConfig, teacher: T5ForConditionalGeneration, rows:
         rows: what is trained on.
         engine: what it runs with.
         display: shows the pass over the data.
-        journal: told about a damaged cache.
+        journal: told about a damaged cache; None: the display is.
 
     Raises:
         CacheError: the cache cannot be written.
@@ -78,9 +79,13 @@ def stored_targets(config: RunConfig, teacher: T5ForConditionalGeneration, rows:
     live = LiveTargets(teacher, engine)
     parts = _parts(config, live, rows)
     folder = cache_folder(cache_root(config), parts)
-    if journal is not None and (damaged := drop_damaged(folder)):
-        example = ", ".join(damaged)
-        journal.record(Finding("damaged_cache", "failure", 0, {"files": len(damaged)}, example, action="rebuilt"))
+    if damaged := drop_damaged(folder):
+        figures, example = {"files": len(damaged)}, ", ".join(damaged)
+        finding = Finding("damaged_cache", "failure", 0, figures, example, action="rebuilt")
+        if journal is None:
+            display.say(explain(finding))
+        else:
+            journal.record(finding)
     with display.bar(tr(en="teacher states", zh="教师状态"), len(rows)) as bar:
         targets = build_cache(folder, parts, rows, live, lambda done, _: bar.advance_to(done))
     size = f"{targets.manifest.mib:.0f} MiB"

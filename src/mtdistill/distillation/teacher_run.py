@@ -6,6 +6,7 @@ Imported by the command line; imports teacher, data, evaluation.
 import dataclasses
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from mtdistill.config import DataConfig
 from mtdistill.data.prepared import PreparedData, prepare_data
 from mtdistill.decoding import CTranslate2Translator
 from mtdistill.display import Display
+from mtdistill.distillation.run_folder import locked, says_what_the_disk_said
 from mtdistill.distillation.summaries import data_summary
 from mtdistill.evaluation.quality import corpus_quality
 from mtdistill.evaluation.success import success_rate
 from mtdistill.evaluation.validation import ValidationScorer
-from mtdistill.files import write_atomically
+from mtdistill.files import clear_leftovers, write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.teacher.training import TeacherRecipe, train_teacher
@@ -51,10 +53,23 @@ def run_teacher_training(
         resume: go on from the last checkpoint.
         threads: CPU threads; None: PyTorch's choice.
 
+    Raises:
+        ConfigError: another process writes into the folder, or it cannot be written.
+        TeacherError: the folder holds another training.
+
     Returns:
         The folder of the teacher.
     """
+    with locked(folder), says_what_the_disk_said(folder):
+        return _run_locked(data_config, recipe, folder, display, resume=resume, threads=threads)
+
+
+def _run_locked(
+    data_config: DataConfig, recipe: TeacherRecipe, folder: Path, display: Display, *, resume: bool, threads: int | None
+) -> Path:
     prepare_processor(threads or torch.get_num_threads())
+    if resume:
+        clear_leftovers(folder)
     data = prepare_data(data_config, folder.parent / "data", None, display.say)
     display.say(data_summary(data))
     sentences = data.evaluation_set("validation")
@@ -63,7 +78,6 @@ def run_teacher_training(
         threads=torch.get_num_threads(),
     )  # fmt: skip
     engine = (stored_engine(folder) if resume else None) or engines("auto", torch.get_num_threads())[0]
-    store_engine(folder, engine)
     writer = SummaryWriter(log_dir=str(folder / "logs"))
     best = train_teacher(
         data,
@@ -73,6 +87,7 @@ def run_teacher_training(
         resume=resume,
         display=display,
         engine=engine,
+        keep_engine=partial(store_engine, folder),
         callbacks=[
             TensorBoardCallback(writer),
             SampleTranslations(writer, scorer),

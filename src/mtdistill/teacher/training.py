@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from mtdistill.training.schedule import Schedule
 from mtdistill.training.trainer import TranslationTrainer, Validate
 
 BEST_FOLDER = "best"
+BEGUN_FILE = "begun.json"  # recipe and data of the training in a folder
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def train_teacher(
     callbacks: Sequence[TrainerCallback] = (),
     on_best: Callable[[Mapping[str, float]], None] = lambda _scores: None,
     engine: Engine = ONE_THREAD,
+    keep_engine: Callable[[Engine], None] = lambda _engine: None,
     display: Display | None = None,
 ) -> Path:
     """Train a teacher, or go on where an interrupted training stopped.
@@ -96,13 +99,14 @@ def train_teacher(
         callbacks: more Trainer callbacks.
         on_best: told the scores of every new best model.
         engine: how updates are computed.
+        keep_engine: told the engine, for a resumed training to take.
         display: where is said that a damaged checkpoint is left out.
 
     Returns:
         The folder of the best model.
 
     Raises:
-        TeacherError: the folder holds another training and `resume` was not asked for.
+        TeacherError: the folder holds a training and `resume` was not asked for, or one of another recipe or text.
         CheckpointError: there is nothing sound to resume from.
     """
     best = folder / BEST_FOLDER
@@ -115,6 +119,8 @@ def train_teacher(
                 zh=f"该文件夹中已有教师模型：{folder}。请加 --resume 继续训练，或换一个 --output。",
             )
         )
+    _note_beginning(folder, {**asdict(recipe), "data": data.manifest.identity}, resumed=checkpoint is not None)
+    keep_engine(engine)
     torch.manual_seed(recipe.schedule.seed)
     tokenizer = data.tokenizer
     model = T5ForConditionalGeneration(
@@ -150,8 +156,35 @@ def train_teacher(
 
     trainer = TeacherTrainer(
         model, data.split("train"), recipe.schedule, folder, validate, save_best=save_best, callbacks=callbacks,
-        engine=engine,
+        engine=engine, keep_engine=keep_engine,
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     load_model(best)  # the result is only announced when it can be read back
     return best
+
+
+def _note_beginning(folder: Path, wanted: Mapping[str, Any], *, resumed: bool) -> None:
+    """Write down what a training begins with, or hold a resumed one against it."""
+    wanted = json.loads(json.dumps(wanted))
+    if not resumed:
+        write_atomically(folder / BEGUN_FILE, json.dumps(wanted, indent=2))
+        return
+    try:
+        begun = dict(json.loads((folder / BEGUN_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise TeacherError(
+            tr(
+                en=f"the training cannot go on: got {folder / BEGUN_FILE} ({type(error).__name__}), accepted the file that "
+                "this version wrote. Copy it again, or choose another --output.",
+                zh=f"无法继续训练：{folder / BEGUN_FILE} 有问题（{type(error).__name__}），需要由本版本写出的文件。"
+                "请重新复制，或换一个 --output。",
+            )
+        ) from error
+    if changed := [name for name, value in wanted.items() if begun.get(name) != value]:
+        raise TeacherError(
+            tr(
+                en=f"a training is resumed with what it was begun with; different now: {', '.join(changed)}. Use the same "
+                "options, or choose another --output.",
+                zh=f"继续训练时必须使用开始时的设置；现在不同的有：{', '.join(changed)}。请使用相同的选项，或换一个 --output。",
+            )
+        )
