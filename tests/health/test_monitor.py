@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mtdistill.health import series
 from mtdistill.health.journal import Journal
 from mtdistill.health.monitor import GOOD_TEMPERATURE, GoBack, Monitor, Stop, relative_change
 from mtdistill.health.outputs import Outputs
@@ -150,6 +151,14 @@ def test_outputs_that_collapse_ask_to_go_back_those_that_were_never_good_do_not(
     with pytest.raises(GoBack) as request:
         monitor.evaluated(300, outputs(0.2))
     assert (request.value.failed_at, request.value.began_at) == (300, 200)
+
+
+def test_a_spike_is_seen_where_updates_hold_a_few_tokens() -> None:
+    monitor = Monitor(Journal(None), UPDATES, max_norm=1.0, tokens_per_update=6.0)
+    in_a_row = series.updates_of_a_spike(6.0)
+    assert in_a_row > series.WINDOW
+    run(monitor, [1.0] * 60 + [1.55] * in_a_row)
+    assert monitor.memory.clipping
 
 
 def test_a_few_sentences_are_no_collapse() -> None:

@@ -64,6 +64,19 @@ def test_a_loss_that_stays_far_above_its_lowest_level_diverges() -> None:
     assert series.loss_diverging([*noisy(1.0, 30), *noisy(1.9, 20)], lowest=1.0) is None  # long batches
 
 
+def test_rounding_about_nothing_is_no_alarm() -> None:
+    """A student that is the whole teacher, with the teacher alone to learn from."""
+    nothing, rounding = [0.0] * 50, [1e-8, 3e-7, 2e-5] * 40
+    assert series.loss_diverging(rounding, lowest=1e-8) is None
+    assert series.loss_spike([*nothing, *rounding[:3]]) is None
+    assert series.loss_spike([1e-8] * 60 + [3e-5] * 3) is None
+    assert series.loss_not_falling([1e-8, 3e-5]) is None
+    assert series.loss_oscillating([*nothing, *nothing]) is None
+    assert series.loss_oscillating([*nothing, *rounding[:50]]) is None
+    assert series.loss_diverging([0.1] * 50, lowest=1e-8)
+    assert series.loss_not_falling([1e-8, 0.1])
+
+
 def test_a_validation_loss_that_never_fell_is_seen_at_the_first_evaluation() -> None:
     assert series.loss_not_falling([1.0, 0.99])
     assert series.loss_not_falling([1.0, 0.9, 1.2]) is None

@@ -1,4 +1,5 @@
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +132,12 @@ class TestIdentity:
         monkeypatch.setattr(Projection, "_norm_gain", lambda self, norm: 1.01)
         with pytest.raises(StudentError, match="a student that keeps everything differs by"):
             check_identity(make_teacher())
+
+    def test_what_is_no_number_differs(self, make_teacher: MakeTeacher) -> None:
+        teacher = make_teacher()
+        teacher.decoder.final_layer_norm.weight.data[3] = math.nan
+        with pytest.raises(StudentError, match="differs by nan"):
+            check_identity(teacher)
 
 
 class TestCTranslate2:

@@ -282,6 +282,37 @@ class TestPartsLeftOut:
         assert student.config.num_heads == 3
         assert error(student, teacher, batches) < 1e-5
 
+    @pytest.mark.parametrize("initialisation", ["slice", "select"])
+    def test_channels_that_no_word_has_stay_silent(
+        self, make_teacher: MakeTeacher, batches: Batches, initialisation: str
+    ) -> None:
+        teacher = make_teacher()
+        teacher.shared.weight.data[:, 5] = 0
+        moments = measure_moments(teacher, batches)
+        for width in (teacher.config.d_model, 20):
+            plan = Blueprint.plan(shape_of(teacher), width=width)
+            assert logits_of(build_student(teacher, plan, moments, initialisation).model, batches).isfinite().all()
+
+    def test_a_layer_that_writes_nothing_has_no_say_in_the_choice_of_heads(
+        self, make_teacher: MakeTeacher, batches: Batches
+    ) -> None:
+        teacher = make_teacher()
+        plan = Blueprint.plan(shape_of(teacher), heads=3)
+        teacher.encoder.block[0].layer[0].SelfAttention.o.weight.data[:] = 0
+        weight = teacher.encoder.block[1].layer[0].SelfAttention.o.weight
+        weight.data[:, 5:10] = 0  # the second head, which is the one to go
+        student = build_student(teacher, plan, measure_moments(teacher, batches)).model
+        ours = student.encoder.block[1].layer[0].SelfAttention.o.weight
+        assert ours.view(ours.shape[0], 3, 5).abs().sum((0, 2)).gt(0).all()
+
+    def test_units_that_are_all_dead_are_copied(self, make_teacher: MakeTeacher, batches: Batches) -> None:
+        teacher = make_teacher()
+        teacher.encoder.block[1].layer[1].DenseReluDense.wi.weight.data[:] = 0
+        plan = Blueprint.plan(shape_of(teacher), feed_forward_width=20)
+        assert (
+            logits_of(build_student(teacher, plan, measure_moments(teacher, batches)).model, batches).isfinite().all()
+        )
+
     def test_explicit_heads_and_units_win(self, make_teacher: MakeTeacher, batches: Batches) -> None:
         teacher = make_teacher()
         plan = dataclasses.replace(

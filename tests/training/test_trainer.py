@@ -548,6 +548,18 @@ class TestSchedule:
         assert 0 < rates[-1] < 0.001
 
     @BOTH
+    def test_a_run_of_one_update_learns(self, make_training: MakeTraining, engine: Engine) -> None:
+        training = make_training(sentences=4, batch_size=4, warmup_ratio=0.1, learning_rate=0.02, engine=engine)
+        before = training.weights()
+        training.trainer.train()
+        assert [point[3] for point in training.recorder.trajectory()] == [0.02]
+        assert not torch.equal(training.weights()["shared.weight"], before["shared.weight"])
+
+    def test_several_processes_share_the_batches(self) -> None:
+        schedule = Schedule(2, 4, 3, 0.1, 0.0, 32)
+        assert [schedule.updates(100, processes) for processes in (1, 2, 3, 25, 99)] == [18, 10, 6, 2, 2]
+
+    @BOTH
     @pytest.mark.parametrize(("sentences", "dropout"), [(12, 0.0), (1, 0.3)], ids=["order", "dropout"])
     def test_the_seed_decides_the_order_and_the_dropout(
         self, make_training: MakeTraining, sentences: int, dropout: float, engine: Engine

@@ -1,5 +1,6 @@
 """How much faster a student is than its teacher, on this computer and under these conditions."""
 
+import math
 import platform
 import statistics
 import subprocess
@@ -41,7 +42,7 @@ class SpeedUp:
     """Teacher seconds / student seconds for the same sentences, and the conditions of the measurement.
 
     Attributes:
-        ratio: median over the pairs of runs; above 1 the student is faster.
+        ratio: median over the pairs of runs, of two the geometric mean; above 1 the student is faster.
         low: smallest ratio of a pair.
         high: largest ratio of a pair.
         repeats: pairs of runs.
@@ -103,7 +104,7 @@ def measure_speed(
             runs.append(_run(translator, sources, batch_size, beam_size))
     ratios = [slow.seconds / fast.seconds for slow, fast in zip(teacher_runs, student_runs, strict=True)]
     return SpeedUp(
-        ratio=statistics.median(ratios),
+        ratio=math.sqrt(statistics.median_low(ratios) * statistics.median_high(ratios)),
         low=min(ratios),
         high=max(ratios),
         repeats=repeats,

@@ -137,7 +137,7 @@ class Monitor:
         """
         memory = self.memory
         memory.ladder.good_update(update)
-        memory.losses = [*memory.losses, loss][-2 * series.WINDOW :]
+        memory.losses = [*memory.losses, loss][-2 * series.WINDOW - self._spike_updates :]
         memory.since_evaluation.append(loss)
         if spike := series.loss_spike(memory.losses, self._spike_updates):
             memory.clipping = True

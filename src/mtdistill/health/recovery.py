@@ -5,8 +5,8 @@ usual. When that does not help, training goes back to the last good state, with 
 warm-up; every return quarters the rate (halved once, a rate 30 times too high still trains, and badly). After `MAX_RETURNS`
 it stops, with the best model kept. Imported by health.monitor; imports nothing of ours.
 
-The order follows PaLM's practice of going back and skipping what led to the spike (Chowdhery et al. 2022,
-arXiv:2204.02311, section 5.1); adaptive clipping is that of ZClip (Kumar et al. 2025, arXiv:2504.02507).
+Going back follows PaLM (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1), where batches were left out after it; here the
+same ones come again, at a lower rate. Adaptive clipping is that of ZClip (Kumar et al. 2025, arXiv:2504.02507).
 """
 
 import math

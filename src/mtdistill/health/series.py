@@ -33,6 +33,7 @@ OVERFIT_EVALUATIONS = 3
 BALANCE = 30.0  # good runs of our presets: 7 to 12
 HARD_TARGETS = 0.2
 ENTROPY_RATIO = 0.5
+NEGLIGIBLE = 1e-4  # nats: rounding, in a student that is the whole teacher and learns from it alone
 
 _MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
@@ -65,7 +66,7 @@ def loss_spike(losses: Sequence[float], in_a_row: int = FEWEST_HIGH) -> Figures 
         return None
     middle = median(past)
     deviation = _MAD_TO_DEVIATION * median(abs(loss - middle) for loss in past)
-    limit = max(middle + SPIKE_DEVIATIONS * deviation, middle * SPIKE_RATIO)
+    limit = max(middle + SPIKE_DEVIATIONS * deviation, middle * SPIKE_RATIO, NEGLIGIBLE)
     return {"loss": last[-1], "usual": middle, "limit": limit} if min(last) > limit else None
 
 
@@ -92,8 +93,9 @@ def loss_diverging(losses: Sequence[float], lowest: float) -> Figures | None:
         lowest: the lowest level so far: the loss before training, or a median of `WINDOW` losses; infinite: not known.
     """
     for updates, ratio in DIVERGENCE_RATIOS.items():
-        if len(losses) >= updates and (now := median(losses[-updates:])) > ratio * lowest:
-            return {"loss": now, "lowest": lowest, "limit": ratio * lowest, "updates": updates}
+        limit = ratio * max(lowest, NEGLIGIBLE)
+        if len(losses) >= updates and (now := median(losses[-updates:])) > limit:
+            return {"loss": now, "lowest": lowest, "limit": limit, "updates": updates}
     return None
 
 
@@ -106,7 +108,8 @@ def loss_not_falling(validation: Sequence[float]) -> Figures | None:
     if len(validation) < 2:
         return None
     start, best = validation[0], min(validation[1:])
-    return {"start": start, "loss": best, "limit": NOT_FALLEN * start} if best > NOT_FALLEN * start else None
+    limit = max(NOT_FALLEN * start, NEGLIGIBLE)
+    return {"start": start, "loss": best, "limit": limit} if best > limit else None
 
 
 def loss_oscillating(losses: Sequence[float]) -> Figures | None:
@@ -118,6 +121,8 @@ def loss_oscillating(losses: Sequence[float]) -> Figures | None:
     if len(losses) < 2 * WINDOW:
         return None
     before, now = losses[-2 * WINDOW : -WINDOW], losses[-WINDOW:]
+    if min(fmean(before), fmean(now)) <= NEGLIGIBLE:
+        return None
     swing, usual = pstdev(now) / fmean(now), pstdev(before) / fmean(before)
     fell = fmean(now) < fmean(before)
     return {"swing": swing, "usual": usual} if swing > OSCILLATION_RATIO * usual and not fell else None

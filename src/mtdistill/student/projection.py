@@ -2,7 +2,7 @@
 
 A basis is a (teacher width, student width) matrix with orthonormal columns, one per stack. What reads the stream
 becomes W diag(g) Q, with g the gain of the norm in front of it; what writes the stream becomes Qᵀ W. The student's
-norms hold one number each, which restores the length that the dropped directions took away (docs/slicing.md).
+norms hold one number each, which restores the length that the dropped directions took away.
 Imported by student.slicing; imports student.blueprint, student.moments.
 """
 
@@ -43,7 +43,8 @@ class Projection:
             teacher: a T5.
             blueprint: checked against this teacher already.
             moments: of this teacher.
-            choose_basis: picks the directions; called once where the stacks share a table, else for each stack.
+            choose_basis: picks the directions for each stack; where the stacks share a table it is given the same moment for
+                both, and must choose the same.
             compensates: where units or heads are removed, refit what is left of `wo` and `o` by least squares.
         """
         self.blueprint = blueprint
@@ -119,6 +120,8 @@ class Projection:
         removed = torch.ones(weight.shape[1]).index_fill_(0, columns, 0).nonzero().flatten()
         moment = self.moments.inner[name]
         among_kept = moment[columns][:, columns]
+        if not among_kept.diagonal().mean() > 0:  # the kept ones are never active, and foretell nothing
+            return kept
         ridge = RIDGE * among_kept.diagonal().mean() * torch.eye(len(columns), dtype=moment.dtype)
         foretold = torch.linalg.solve(among_kept + ridge, moment[columns][:, removed])
         return kept + torch.matmul(weight.index_select(1, removed), foretold.T)
@@ -175,7 +178,9 @@ class Projection:
         if teacher.ties_head:
             # One table cannot hold the head's gains as well. Least squares for each coordinate: exact when the
             # teacher's final gains are all equal, as in teachers that train with them frozen.
-            fit = (head * table).sum(0) / (table * table).sum(0)
+            # A coordinate that no word has is of no use to the head either.
+            size = (table * table).sum(0)
+            fit = torch.where(size > 0, (head * table).sum(0) / size, 0.0)
         else:
             yield "lm_head.weight", head
             fit = torch.ones(width, dtype=torch.float64)
@@ -198,7 +203,8 @@ class Projection:
                     for head in torch.arange(teacher.heads * teacher.head_width).view(teacher.heads, teacher.head_width)
                 ]
             )
-            shares += energy / energy.sum()
+            if energy.sum() > 0:  # else the layer writes nothing, and has no say
+                shares += energy / energy.sum()
         strongest: Tensor = shares.topk(self.blueprint.heads).indices.sort().values
         return strongest
 

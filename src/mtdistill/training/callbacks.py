@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import T5ForConditionalGeneration, TrainerCallback
 
+from mtdistill.data.batches import Batches
 from mtdistill.display import Bar, Display
 from mtdistill.files import write_atomically
 from mtdistill.messages import tr
@@ -68,6 +69,17 @@ class MovingAverage(TrainerCallback):  # type: ignore[misc]
             yield
         finally:
             _copy(own, model)
+
+
+class EpochOrder(TrainerCallback):  # type: ignore[misc]
+    """Tells the batches which epoch begins; the Trainer does not reach them where several processes resume within one."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Before the batches of the epoch are drawn."""
+        self._batches.set_epoch(int(state.epoch + 1e-6))
 
 
 class BestModel(TrainerCallback):  # type: ignore[misc]

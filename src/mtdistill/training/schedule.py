@@ -25,7 +25,7 @@ class Schedule:
     checkpoints_kept: int = 2
     seed: int = 1
 
-    def updates(self, sentences: int) -> int:
-        """Optimizer steps over the whole run."""
-        micro_batches = math.ceil(sentences / self.batch_size)
+    def updates(self, sentences: int, processes: int = 1) -> int:
+        """Optimizer steps over the whole run; each of several processes takes a share of the batches."""
+        micro_batches = math.ceil(math.ceil(sentences / self.batch_size) / processes)
         return self.epochs * math.ceil(micro_batches / self.gradient_accumulation)

@@ -31,7 +31,7 @@ from mtdistill.health.monitor import GoBack, Monitor
 from mtdistill.health.outputs import Outputs
 from mtdistill.modeling.packed import supports
 from mtdistill.modeling.padded import teacher_forced
-from mtdistill.training.callbacks import BestModel, LogBeforeCheckpoint, MovingAverage
+from mtdistill.training.callbacks import BestModel, EpochOrder, LogBeforeCheckpoint, MovingAverage
 from mtdistill.training.checkpoints import Checkpoints
 from mtdistill.training.engine import ONE_THREAD, Engine, Workers
 from mtdistill.training.fused_updates import FusedUpdates
@@ -86,12 +86,17 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         self.average = MovingAverage(schedule.ema_decay) if schedule.ema_decay else None
         self._since_log, self.phases = SinceLog(), PhaseTimes()
         self.interruption, self.checkpoints = Interruption(), Checkpoints(schedule.checkpoints_kept)
-        updates = schedule.updates(len(dataset))
+        processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
+        alone, updates = processes == 1, schedule.updates(len(dataset), processes)
         every = max(1, math.ceil(updates / schedule.evaluations))
-        alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # set by torchrun
         self.engine = engine if alone and supports(model) else replace(engine, fused=False)
         # The fused way cuts the whole effective batch as it likes; accumulation is left to the Trainer otherwise.
         together = schedule.gradient_accumulation if self.engine.fused else 1
+        self._batches = (  # the kernels need no padding, so that lengths may be mixed
+            Batches(len(dataset), schedule.batch_size * together, schedule.seed)
+            if self.engine.fused
+            else LengthBucketBatches(token_lengths(dataset), schedule.batch_size, schedule.seed)
+        )
         self.watch = Watch(self, model, monitor) if monitor and alone else None
         optimizer = build_optimizer(
             model, schedule.optimizer, schedule.learning_rate, schedule.weight_decay,
@@ -106,7 +111,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
                 gradient_accumulation_steps=schedule.gradient_accumulation // together,
                 max_grad_norm=schedule.max_gradient_norm,
                 lr_scheduler_type="cosine",
-                warmup_steps=schedule.warmup_ratio,
+                warmup_steps=schedule.warmup_ratio if updates * schedule.warmup_ratio > 1 else 0,  # it begins at 0
                 eval_strategy="steps",
                 eval_steps=every,
                 save_strategy="steps",
@@ -126,6 +131,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
             data_collator=lambda batch: batch,  # `PackedRows` has packed it already
             optimizers=(optimizer, None),
             callbacks=[
+                EpochOrder(self._batches),
                 *([self.average] if self.average else []),
                 BestModel(best_metric, save_best, self.average),
                 *([self.watch] if self.watch else []),
@@ -139,17 +145,11 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the tokens of the whole effective batch
         self.loss_is_scaled_for_ga = True  # compute_loss divides by that count
         self._start_id: int = model.config.decoder_start_token_id
-        self._batches = (  # the kernels need no padding, so that lengths may be mixed
-            Batches(len(dataset), schedule.batch_size * together, schedule.seed)
-            if self.engine.fused
-            else LengthBucketBatches(token_lengths(dataset), schedule.batch_size, schedule.seed)
-        )
         self._workers: Workers | None = None
         self.update_loss = 0.0  # of the update that is being computed, all its batches together
         self.use_engine(self.engine)
         self._trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        head = model.shared.weight.numel()
-        encoder = sum(weight.numel() for weight in model.encoder.parameters()) - head
+        encoder = sum(weight.numel() for weight in model.encoder.parameters()) - model.shared.weight.numel()
         self._costs = float(encoder), float(sum(weight.numel() for weight in model.parameters()) - encoder)
 
     def losses_from_states(self, states: Tensor, head: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
