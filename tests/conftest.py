@@ -36,6 +36,9 @@ def pytest_configure() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
     # What CTranslate2 takes for int8 by itself rounds differently on processors without VNNI (docs/experiments.md).
     os.environ["CT2_USE_MKL"] = "1"
+    # Processes that tests start are to import what is tested here, not what happens to be installed.
+    source = str(Path(__file__).parents[1] / "src")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
 
 
 @pytest.fixture(autouse=True)
