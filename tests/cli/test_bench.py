@@ -28,8 +28,11 @@ FOUND = TrainingBench(
 )
 
 
-@pytest.mark.parametrize(("language", "share"), [("en", "share of the peak"), ("zh", "占峰值的比例")])
-def test_the_figures_fit_eighty_columns_in_both_languages(language: str, share: str) -> None:
+@pytest.mark.parametrize(
+    ("language", "share", "threads"),
+    [("en", "share of the peak", "bfloat16, 2 x 1 threads"), ("zh", "占峰值的比例", "bfloat16，2 x 1 线程")],
+)
+def test_the_figures_fit_eighty_columns_in_both_languages(language: str, share: str, threads: str) -> None:
     messages.set_language("en" if language == "en" else "zh")
     stream = io.StringIO()
     show_bench(FOUND, Console(file=stream, width=80))
@@ -38,7 +41,7 @@ def test_the_figures_fit_eighty_columns_in_both_languages(language: str, share: 
     assert "71%" in printed
     assert "12,346" in printed
     assert printed.index("30.5") < printed.index("20.2") < printed.index(" 1.0")  # the longest phase first
-    assert "bfloat16, 2 x 1 threads" in printed.replace("\n", " ")
+    assert threads in printed.replace("\n", " ")
 
 
 @pytest.mark.parametrize("updates", ["0", "-3", "many"])

@@ -30,10 +30,11 @@ def test_both_sides_are_normalised_like_training_data(write_tsv: WriteTsv) -> No
     assert found.references == [["Chinese is hard", "It is 漢語."]]  # simplified in Chinese only
 
 
-def test_the_target_language_decides_about_the_references(write_tsv: WriteTsv) -> None:
+@pytest.mark.parametrize(("lang", "reference"), [("zh", "这是汉语。"), ("zh-TW", "這是漢語。")])
+def test_the_target_language_decides_about_the_references(write_tsv: WriteTsv, lang: str, reference: str) -> None:
     file = write_tsv("a.tsv", [("It is 漢語.", "這是漢語。")])
-    found = read_evaluation_set([file], "en", "zh-TW")
-    assert (found.sources, found.references) == (["It is 漢語."], [["这是汉语。"]])
+    found = read_evaluation_set([file], "en", lang)
+    assert (found.sources, found.references) == (["It is 漢語."], [[reference]])
 
 
 def test_nothing_is_cleaned_away(write_tsv: WriteTsv) -> None:

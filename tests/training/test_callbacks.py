@@ -230,11 +230,10 @@ class TestMetricsFile:
         assert list(tmp_path.iterdir()) == []
 
     def test_means_begin_anew_at_every_checkpoint(self) -> None:
-        log, args = LogBeforeCheckpoint(), SimpleNamespace(save_steps=4)
-        asked = []
+        log, asked = LogBeforeCheckpoint(), []
         for update in range(1, 9):
-            control = SimpleNamespace(should_log=update == 3)
-            log.on_step_end(args, state_at(update), control)
+            control = SimpleNamespace(should_log=update == 3, should_save=update % 4 == 0)
+            log.on_step_end(None, state_at(update), control)
             asked.append(control.should_log)
         assert asked == [False, False, True, True, False, False, False, True]
 
