@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -121,3 +122,22 @@ def test_a_misspelt_preset_is_suggested() -> None:
     set_language("zh")
     with pytest.raises(ConfigError, match=r"没有这个预设：得到 'balancd'，.*您是不是要选 balanced？"):
         load_preset("balancd")
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_table_of_presets_in_the_readme(readme: str) -> None:
+    text = (Path(__file__).parents[2] / readme).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [1-5] .*$", text, re.MULTILINE)
+    assert len(rows) == 5
+    for row, preset in zip(rows, presets(), strict=True):
+        found = [float(number) for number in re.findall(r"\d*\.?\d+", row)]
+        config = preset.config
+        training, kd, expected = config.training, config.kd, config.expected
+        share = [] if training.data_ratio == 1 else [100 * training.data_ratio]
+        wanted = [preset.number, training.epochs, training.batch_size, training.gradient_accumulation]
+        wanted += [training.learning_rate, training.max_sequence_length, 100 * config.student.width_ratio]
+        wanted += [kd.temperature, kd.final_temperature or 0, kd.alpha, kd.beta, *share]
+        wanted += [expected.compression_ratio, expected.speed_up]
+        wanted += [100 * expected.quality_retention, 100 * expected.success_rate]
+        assert found == pytest.approx(wanted), row
+        assert preset.name in row
