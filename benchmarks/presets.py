@@ -6,10 +6,10 @@
     python benchmarks/presets.py --output FOLDER --summary         # only the table of what is there
 
 Runs `mtdistill distill PRESET`, from data to report card on the test split. A run that was interrupted goes on when the command
-is given again, one that has ended is not run again; the time of every piece is added up, and the number of pieces is told.
-Results go to results/presets.json after every run, with the findings of its health checks and the largest memory of its
-process. With `--random` the same student is trained from random weights as well, which takes as long again. Data and stored
-teacher states are made once per output folder and preset: the first run of each pays for them.
+is given again, one that has ended with the same settings is not run again; the time of every piece is added up, and the number
+of pieces is told. Results go to results/presets.json after every run, with the findings of its health checks and the largest
+memory of its process. With `--random` the same student is trained from random weights as well, which takes as long again. Data
+and stored teacher states are made once per output folder and preset: the first run of each pays for them.
 """
 
 import argparse
@@ -141,7 +141,7 @@ def main() -> int:
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    results = stored(arguments.results)
+    ours: dict[str, Any] = {}
     for preset in arguments.preset or names:
         for seed in arguments.seed or [1]:
             config = settings(preset, seed, arguments.output, arguments.set)
@@ -149,10 +149,11 @@ def main() -> int:
             if not arguments.summary and not (has_begun(config) and find_card(folder)):
                 run(config, random=arguments.random)
             if card := find_card(folder):
-                results = {**stored(arguments.results), **results, config.run_name: result_of(config, card)}
+                ours[config.run_name] = result_of(config, card)
                 if not arguments.summary:
+                    results = {**stored(arguments.results), **ours}
                     write_atomically(arguments.results, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
-    print(table(results))
+    print(table({**stored(arguments.results), **ours}))
     return 0
 
 

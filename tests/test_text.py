@@ -42,7 +42,14 @@ def test_normalise(text: str, lang: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("lang", "expected"),
-    [("zh", "汉语!"), ("zh-CN", "汉语!"), ("zh_Hans", "汉语!"), ("zh-SG", "汉语!"), ("en", "漢語!")]
+    [
+        ("zh", "汉语!"),
+        ("zh-CN", "汉语!"),
+        ("zh_Hans", "汉语!"),
+        ("zh-SG", "汉语!"),
+        ("en", "漢語!"),
+        ("zh-Hans-HK", "汉语!"),
+    ]
     + [(lang, "漢語!") for lang in ("zh-TW", "zh_TW", "zh-Hant", "zh-Hant-HK", "zh_hk", "zh-MO")],
 )
 def test_a_target_keeps_the_characters_of_its_language(lang: str, expected: str) -> None:

@@ -85,7 +85,17 @@ def normalise_target(text: str, lang: str) -> str:
 
     Sources become simplified all the same, so that a model need not know both.
     """
-    return normalise(text, "und" if _writes_traditional(lang) else lang)
+    return normalise(text, "und" if writes_traditional(lang) else lang)
+
+
+def writes_traditional(lang: str) -> bool:
+    """Whether a language code asks for traditional Chinese.
+
+    >>> [writes_traditional(lang) for lang in ("zh-TW", "zh_Hant", "zh-Hans-HK", "zh", "ja")]
+    [True, True, False, False, False]
+    """
+    tags = set(lang.lower().replace("_", "-").split("-"))
+    return base_language(lang) == "zh" and not _TRADITIONAL.isdisjoint(tags) and "hans" not in tags
 
 
 def base_language(lang: str) -> str:
@@ -181,10 +191,6 @@ def shows_encoding_damage(text: str) -> bool:
 @cache
 def _in_scripts(character: str, scripts: tuple[str, ...]) -> bool:
     return unicodedata.name(character, "").startswith(scripts)
-
-
-def _writes_traditional(lang: str) -> bool:
-    return base_language(lang) == "zh" and not _TRADITIONAL.isdisjoint(lang.lower().replace("_", "-").split("-"))
 
 
 def _to_simplified(text: str) -> str:

@@ -70,13 +70,18 @@ def test_auto_stores_nothing_where_the_disk_is_short(
     assert asked == [tmp_path / "cache"]
 
 
-def test_auto_goes_on_with_what_an_earlier_run_has_stored(choose: Choose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_goes_on_with_what_an_earlier_run_has_stored(
+    choose: Choose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     several = "training.epochs=3"
     assert isinstance(choose(several), CachedTargets)
     monkeypatch.setattr(module, "free_bytes", lambda _: 0)
     assert isinstance(choose(several), CachedTargets)
     assert isinstance(choose("training.epochs=1"), LiveTargets)
     assert isinstance(choose(several, engine=Engine(bfloat16=True)), LiveTargets)  # those are other states
+    for manifest in (tmp_path / "cache").glob("*/manifest.json"):
+        manifest.unlink()
+    assert isinstance(choose(several), LiveTargets)  # what is only begun wants room
 
 
 def test_whoever_wants_a_cache_is_not_asked_about_the_disk(choose: Choose, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
 """`mtdistill teacher train` without the command line: from text to a tested teacher that can be distilled."""
 
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,11 +13,12 @@ from mtdistill.display import Bar, Display
 from mtdistill.distillation.materials import prepare_materials
 from mtdistill.distillation.run_folder import locked
 from mtdistill.distillation.teacher_run import BEAMS, run_teacher_training
-from mtdistill.errors import ConfigError
+from mtdistill.errors import ConfigError, TeacherError
 from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.teacher.training import TeacherRecipe
+from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.schedule import Schedule
-from mtdistill.training.stored_engine import stored_engine
+from mtdistill.training.stored_engine import store_engine, stored_engine
 
 RECIPE = TeacherRecipe(
     encoder_layers=1, decoder_layers=1, width=16, heads=2, head_width=8, feed_forward_width=32, dropout=0.0,
@@ -27,25 +29,16 @@ RECIPE = TeacherRecipe(
 
 
 class Pressed(Display):
-    """Presses Ctrl-C at the first sign of progress in training."""
+    """Presses Ctrl-C when the second half of training has begun."""
 
-    def bar(self, label: str, total: int, done: int = 0) -> Any:
-        display = super().bar(label, total, done)
+    @contextmanager
+    def bar(self, label: str, total: int, done: int = 0) -> Iterator[Bar]:
+        class Pressing(Bar):
+            def advance_to(self, done: int, note: str = "") -> None:
+                if done > total // 2 + 1:
+                    raise KeyboardInterrupt
 
-        class Once:
-            def __enter__(self) -> Bar:
-                display.__enter__()
-
-                class Pressing(Bar):
-                    def advance_to(self, done: int, note: str = "") -> None:
-                        raise KeyboardInterrupt
-
-                return Pressing()
-
-            def __exit__(self, *error: Any) -> None:
-                display.__exit__(None, None, None)
-
-        return Once()
+        yield Pressing()
 
 
 def test_a_teacher_is_trained_tested_and_fit_to_be_distilled(
@@ -55,8 +48,13 @@ def test_a_teacher_is_trained_tested_and_fit_to_be_distilled(
     data = config.data.model_copy(update={"vocabulary_size": 400})
     with pytest.raises(KeyboardInterrupt):
         run_teacher_training(data, RECIPE, folder, Pressed(), threads=1)
-    engine = stored_engine(folder)
-    assert engine is not None
+    assert latest_checkpoint(folder) is not None
+    found = stored_engine(folder)
+    assert found is not None
+    engine = dataclasses.replace(found, max_part_tokens=4096)
+    store_engine(folder, engine)
+    with pytest.raises(TeacherError, match="different now: dropout"):
+        run_teacher_training(data, dataclasses.replace(RECIPE, dropout=0.5), folder, Display(), resume=True, threads=1)
     best = run_teacher_training(data, RECIPE, folder, Display(), resume=True, threads=1)
     assert stored_engine(folder) == engine
     test = json.loads((best / RECORD_FILE).read_text(encoding="utf-8"))["test"]

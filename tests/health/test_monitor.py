@@ -1,5 +1,6 @@
 """The monitor on made-up updates: what it asks for, and that its memory survives."""
 
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import torch
 
 from mtdistill.health import series
 from mtdistill.health.journal import Journal
-from mtdistill.health.monitor import GOOD_TEMPERATURE, GoBack, Monitor, Stop, relative_change
+from mtdistill.health.monitor import GOOD_TEMPERATURE, HEALTH_STATE_FILE, GoBack, Monitor, Stop, relative_change
 from mtdistill.health.outputs import Outputs
 from mtdistill.health.recovery import MAX_RETURNS, MAX_SKIPS_IN_A_ROW
 
@@ -159,6 +160,18 @@ def test_a_spike_is_seen_where_updates_hold_a_few_tokens() -> None:
     assert in_a_row > series.WINDOW
     run(monitor, [1.0] * 60 + [1.55] * in_a_row)
     assert monitor.memory.clipping
+
+
+def test_a_checkpoint_of_a_version_that_remembered_more_is_read(tmp_path: Path) -> None:
+    monitor = make_monitor()
+    run(monitor, [1.0] * 30)
+    monitor.save(tmp_path)
+    stored = json.loads((tmp_path / HEALTH_STATE_FILE).read_text(encoding="utf-8"))
+    stored["ladder"]["skipped"] = stored["forgotten"] = 3
+    (tmp_path / HEALTH_STATE_FILE).write_text(json.dumps(stored), encoding="utf-8")
+    other = make_monitor()
+    other.load(tmp_path)
+    assert other.memory == monitor.memory
 
 
 def test_a_few_sentences_are_no_collapse() -> None:

@@ -286,3 +286,40 @@ def test_a_resumed_run_remembers_the_first_weights(make_training: MakeTraining, 
     remembered = resumed.trainer.watch._first
     assert all(torch.equal(weight, begun[name]) for name, weight in remembered.items())
     assert not all(torch.equal(weight, resumed.weights()[name]) for name, weight in remembered.items())
+
+
+def test_a_collapse_after_a_return_goes_back_no_further(make_training: MakeTraining, tmp_path: Path) -> None:
+    """What training went back to is the last state that is known to be well."""
+    began: list[int] = []
+    monitor = make_monitor(tmp_path)
+
+    class Begin(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            began.append(state.global_step)
+
+    def diverge(_model: Any) -> None:
+        raise GoBack(failed_at=110, began_at=60)
+
+    def collapse(_model: Any) -> None:
+        raise GoBack(failed_at=119, began_at=monitor.memory.well_at)
+
+    callbacks = [Once(110, diverge), Once(119, collapse), Begin()]
+    make_training(**{**LONG, "evaluations": 1}, callbacks=callbacks, monitor=monitor).trainer.train()
+    assert began == [0, 60, 60]
+
+
+def test_a_divergence_that_began_before_a_checkpoint_does_not_cost_the_whole_run(
+    make_training: MakeTraining, tmp_path: Path
+) -> None:
+    began: list[int] = []
+
+    class Begin(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            began.append(state.global_step)
+
+    def diverge(_model: Any) -> None:
+        raise GoBack(failed_at=90, began_at=50)
+
+    callbacks = [Once(90, diverge), Begin()]
+    make_training(**{**LONG, "evaluations": 2}, callbacks=callbacks, monitor=make_monitor(tmp_path)).trainer.train()
+    assert began == [0, 60]

@@ -93,7 +93,7 @@ class TrainingConfig(Section):
     evaluations: int = Field(ge=1, le=10_000)
     """How many times during the run the validation score is taken."""
     checkpoints_kept: int = Field(default=2, ge=1, le=1000)
-    """How many checkpoints to resume from are kept, the best one included."""
+    """How many checkpoints to resume from are kept, the newest ones; the best student is kept elsewhere."""
     validation_sentences: int = Field(default=500, ge=1, le=1_000_000)
     """Validation sentences that are translated for each validation score."""
 

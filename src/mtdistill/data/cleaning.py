@@ -78,7 +78,7 @@ def clean(
     """Normalise pairs and drop those that a rule objects to.
 
     Args:
-        pairs: raw pairs; normalised here (see `mtdistill.text.normalise`).
+        pairs: raw pairs; normalised here (see `mtdistill.text.normalise` and `normalise_target`).
         source_lang: language code of the sources, for the script rule.
         target_lang: language code of the targets.
         rules: names out of `RULE_NAMES` that apply; "empty" always does.

@@ -30,7 +30,7 @@ from mtdistill.data.tokenizer import load_tokenizer, train_tokenizer
 from mtdistill.errors import DataError
 from mtdistill.files import changed_files, checksums_of, replacing_folder, scratch_folder, sha256_of, write_atomically
 from mtdistill.messages import tr
-from mtdistill.text import base_language
+from mtdistill.text import base_language, writes_traditional
 
 FORMAT_VERSION = 1
 
@@ -243,6 +243,8 @@ def _parts(config: DataConfig, tokenizer: PreTrainedTokenizerFast | None) -> dic
     """Everything the prepared data depends on, by name."""
     parts = config.model_dump(mode="json", exclude={"vocabulary_size", "character_coverage"})
     parts["format"] = FORMAT_VERSION
+    if writes_traditional(config.target_lang or ""):
+        parts["target"] = "traditional"  # simplified in data of versions before
     for name in ("train", "extra", "validation", "test"):
         parts[f"{name}_sha256"] = [sha256_of(path) for entry in getattr(config, name) for path in _files(entry, config)]
     if tokenizer is None:

@@ -16,7 +16,7 @@ from mtdistill.health.finding import Finding
 from mtdistill.health.journal import Journal
 from mtdistill.health.wording import explain
 from mtdistill.messages import tr
-from mtdistill.teacher.cache_manifest import drop_damaged
+from mtdistill.teacher.cache_manifest import MANIFEST, drop_damaged
 from mtdistill.teacher.state_cache import CachedTargets, build_cache, cache_bytes, cache_folder, cache_parts
 from mtdistill.teacher.targets import LiveTargets, TargetSource
 from mtdistill.training.engine import Engine
@@ -60,14 +60,14 @@ def stores_targets(config: RunConfig, live: LiveTargets, rows: datasets.Dataset)
 def cache_pays(config: RunConfig, live: LiveTargets, rows: datasets.Dataset) -> bool:
     """Whether storing saves time, and there is room: it costs one pass of the teacher, and running live one in every epoch.
 
-    What an earlier run has begun to store needs no new room, and a resumed run goes on with the states it began with.
+    What is there already needs no room: a resumed run goes on with the states it has stored.
     """
     if config.training.epochs == 1:
         return False
     length, root = config.training.max_sequence_length, cache_root(config)
     if free_bytes(root) > cache_bytes(rows, length, live.head.shape[1]) + SPARE_BYTES:
         return True
-    return cache_folder(root, _parts(config, live, rows)).is_dir()
+    return (cache_folder(root, _parts(config, live, rows)) / MANIFEST).is_file()
 
 
 def stored_targets(config: RunConfig, teacher: T5ForConditionalGeneration, rows: datasets.Dataset, engine: Engine,

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from mtdistill.data.own_sentences import read_evaluation_set
 from mtdistill.data.prepared import EvaluationSet
@@ -102,7 +103,6 @@ def export_model(
             )
         )
     folder = destination or _default_folder(path) / f"{format_name}-{precision}"
-    clear_leftovers(folder.parent, folder.name)
     _require_replaceable(folder)
     if data:
         sentences = read_evaluation_set(data, model.source_lang, model.target_lang).first(SENTENCES)
@@ -116,8 +116,18 @@ def export_model(
             )
         )
     try:
-        with replacing_folder(folder) as fresh:
-            parity = _export(model, model.student, format_name, precision, fresh, sentences, accept_loss, display)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            clear_leftovers(folder.parent, folder.name)
+            with replacing_folder(folder) as fresh:
+                parity = _export(model, model.student, format_name, precision, fresh, sentences, accept_loss, display)
+    except Timeout as error:
+        raise ExportError(
+            tr(
+                en=f"another export is writing into this folder: {folder}. Wait for it, or choose another --to.",
+                zh=f"另一个导出正在写入该文件夹：{folder}。请等待它结束，或换一个 --to。",
+            )
+        ) from error
     except OSError as error:
         raise ExportError(
             tr(

@@ -16,7 +16,7 @@ from mtdistill.messages import tr
 SENTENCES = 1000
 FEWEST_SENTENCES = 500  # below, a figure of 99.5 % would hang on two sentences; said, not refused
 MIN_IDENTICAL = 0.995  # of translations, where only the order of floating-point sums differs
-MAX_LOSS = 0.01  # of the BLEU before, where weights are rounded to 8 bits
+MAX_LOSS = 0.01  # of the BLEU before (of chrF2 where there is none), where weights are rounded to 8 bits
 _CHUNK = 128
 
 
@@ -45,16 +45,21 @@ class Parity:
     rounds_weights: bool
 
     @property
+    def metric(self) -> str:
+        """What `loss` is of: BLEU, or chrF2 where no output is long enough for BLEU."""
+        return "BLEU" if self.bleu_before else "chrF2"
+
+    @property
     def loss(self) -> float:
-        """Share of the BLEU before that is gone, or of chrF2 where no output is long enough for BLEU; negative: better."""
+        """Share of the metric before that is gone; negative where the export is better."""
         before, after = self.bleu_before, self.bleu_after
-        if not before:
+        if self.metric == "chrF2":
             before, after = self.chrf_before, self.chrf_after
         return 1 - after / before if before else 0.0
 
     @property
     def holds(self) -> bool:
-        """Within the tolerance: 99.5 % identical in floating point, at most 1 % of BLEU lost in 8 bits."""
+        """Within the tolerance: 99.5 % identical in floating point, at most 1 % of the metric lost in 8 bits."""
         return self.loss <= MAX_LOSS if self.rounds_weights else self.identical >= MIN_IDENTICAL
 
     def __str__(self) -> str:
@@ -117,10 +122,10 @@ def require(parity: Parity, name: str, alternatives: Sequence[str], hint: str = 
     if parity.rounds_weights:
         raise ExportError(
             tr(
-                en=f"the export {name} translates worse than the model: got {parity} ({parity.loss:.1%} of BLEU "
-                f"lost), accepted a loss of at most {MAX_LOSS:.0%}. Nothing was written. Take another "
+                en=f"the export {name} translates worse than the model: got {parity} ({parity.loss:.1%} of "
+                f"{parity.metric} lost), accepted a loss of at most {MAX_LOSS:.0%}. Nothing was written. Take another "
                 f"--quantization ({other}), or accept the loss with --accept-loss. {hint}".rstrip(),
-                zh=f"导出 {name} 的译文质量低于原模型：{parity}（BLEU 损失 {parity.loss:.1%}），"
+                zh=f"导出 {name} 的译文质量低于原模型：{parity}（{parity.metric} 损失 {parity.loss:.1%}），"
                 f"最多允许损失 {MAX_LOSS:.0%}。没有写入任何文件。请换用其他 --quantization（{other}），"
                 f"或用 --accept-loss 接受损失。{hint}",
             )

@@ -8,10 +8,10 @@ uninterrupted one. Imported by training.trainer and the pipelines.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, TypeVar
 
 from mtdistill.files import write_atomically
 from mtdistill.health import outputs as output_checks
@@ -26,6 +26,7 @@ HEALTH_STATE_FILE = "health.json"
 WELL = 1.5  # a state is worth going back to when the loss is within this of its lowest level
 RISEN = 1.02  # validation loss over its start: more than standing still
 GOOD_TEMPERATURE = 2.0
+T = TypeVar("T")
 
 
 class GoBack(Exception):  # noqa: N818 - a request, not an error
@@ -220,8 +221,8 @@ class Monitor:
         path = folder / HEALTH_STATE_FILE
         if path.is_file():
             stored = json.loads(path.read_text(encoding="utf-8"))
-            stored["ladder"], stored["clip"] = Ladder(**stored["ladder"]), AdaptiveClip(**stored["clip"])
-            self.memory = Memory(**stored)
+            stored["ladder"], stored["clip"] = _made(Ladder, stored["ladder"]), _made(AdaptiveClip, stored["clip"])
+            self.memory = _made(Memory, stored)
             self.journal.begin(self.memory.lines)
 
     def _probe(self, update: int, progress: float, probed: Any) -> None:
@@ -266,6 +267,12 @@ class Monitor:
         if step == "stop":
             raise Stop(finding)
         raise GoBack(finding.update, max(0, began_at), lower_rate=lower_rate)
+
+
+def _made(kind: type[T], stored: Mapping[str, Any]) -> T:
+    """An object of a dataclass; what another version has stored beside it is left out."""
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in stored.items() if name in known})
 
 
 def relative_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:

@@ -171,6 +171,8 @@ def _note_beginning(folder: Path, wanted: Mapping[str, Any], *, resumed: bool) -
         return
     try:
         begun = dict(json.loads((folder / BEGUN_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:  # begun by a version that did not write it down
+        return
     except (OSError, ValueError, TypeError) as error:
         raise TeacherError(
             tr(

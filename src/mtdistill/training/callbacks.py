@@ -106,7 +106,7 @@ class BestModel(TrainerCallback):  # type: ignore[misc]
         best = -math.inf if state.best_metric is None else state.best_metric
         if not metrics[self.metric] > best:
             return
-        state.best_metric, state.best_global_step = metrics[self.metric], state.global_step
+        state.best_metric = metrics[self.metric]
         if state.is_world_process_zero:
             with self.average.applied_to(model) if self.average else nullcontext():
                 self.save(model, {name.removeprefix("eval_"): value for name, value in metrics.items()})

@@ -4,6 +4,7 @@ Imported by training.trainer, its callbacks, teacher and the pipeline; imports d
 """
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from mtdistill.errors import CheckpointError, MtdistillError
 from mtdistill.files import changed_files, checksums_of, write_atomically
 from mtdistill.messages import tr
 
+_NAME = re.compile(r"checkpoint-[0-9]+")
 COMPLETE_FILE = "complete"  # the last to be written; JSON: seconds of training, and the SHA-256 of every other file
 
 
@@ -27,7 +29,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
     Must be the last callback, for what others write into a checkpoint belongs to it.
 
     Args:
-        kept: checkpoints that stay, the newest and the best in any case.
+        kept: how many stay, the newest ones. The best student is kept elsewhere.
     """
 
     def __init__(self, kept: int) -> None:
@@ -63,16 +65,12 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
             checksums = checksums_of(folder, (path for path in folder.iterdir() if path.name != COMPLETE_FILE))
             marker = {"seconds": round(self.seconds, 1), "sha256": checksums}
             write_atomically(folder / COMPLETE_FILE, json.dumps(marker, indent=2))
-            self._make_room(folder, Path(state.best_model_checkpoint or folder))
+            self._make_room(folder)
 
-    def _make_room(self, newest: Path, best: Path) -> None:
-        """Keep these two, and of the others the newest whole ones."""
-        others = sorted(
-            (each for each in newest.parent.glob("checkpoint-*") if each not in (newest, best)), key=update_of
-        )
+    def _make_room(self, newest: Path) -> None:
+        others = [each for each in checkpoints_in(newest.parent) if each != newest]
         whole = [each for each in others if (each / COMPLETE_FILE).is_file()]
-        spare = max(0, self._kept - len({newest, best}))
-        kept = whole[max(0, len(whole) - spare) :]
+        kept = whole[max(0, len(whole) - self._kept + 1) :]
         for other in others:
             if other not in kept:
                 shutil.rmtree(other, ignore_errors=True)
@@ -112,6 +110,11 @@ def update_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """All, whole or not, the oldest first; what is only named like one is left alone."""
+    return sorted((each for each in folder.glob("checkpoint-*") if _NAME.fullmatch(each.name)), key=update_of)
+
+
 def latest_checkpoint(folder: Path, display: Display | None = None) -> Path | None:
     """The newest sound checkpoint in a folder; one that a kill interrupted does not count.
 
@@ -122,9 +125,8 @@ def latest_checkpoint(folder: Path, display: Display | None = None) -> Path | No
     Raises:
         CheckpointError: all are damaged.
     """
-    whole = (marker.parent for marker in folder.glob(f"checkpoint-*/{COMPLETE_FILE}"))
     damage = ""
-    for checkpoint in sorted(whole, key=update_of, reverse=True):
+    for checkpoint in (each for each in reversed(checkpoints_in(folder)) if (each / COMPLETE_FILE).is_file()):
         if not (changed := changed_files(checkpoint, _checksums(checkpoint / COMPLETE_FILE))):
             return checkpoint
         damage = f"{checkpoint} ({', '.join(changed)})"

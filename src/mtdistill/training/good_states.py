@@ -35,7 +35,7 @@ class GoodState:
 
 
 class GoodStates:
-    """The last few, the one of the last checkpoint, whose translations were judged, and the one before the first update."""
+    """The last few, that of the last checkpoint, as a rule the one after an evaluation, and the one before the first update."""
 
     def __init__(self) -> None:
         self._states: deque[GoodState] = deque(maxlen=KEPT)
@@ -70,8 +70,13 @@ class GoodStates:
         return state
 
     def before(self, update: int) -> GoodState:
-        """The latest one from before an update, or the oldest there is; all but the first are dropped."""
-        known = [state for state in (self._start, self._checkpoint, *self._states) if state is not None]
+        """The latest one from before an update, else the oldest since the last checkpoint; all but the first are dropped.
+
+        The one before the first update is for what has been wrong since then, an update of 0.
+        """
+        first = [] if self._start is None else [self._start]
+        since = [*([] if self._checkpoint is None else [self._checkpoint]), *self._states]
+        known = [*first, *since] if update == 0 or not since else since
         chosen = next((state for state in reversed(known) if state.update <= update), known[0])
         self._states.clear()
         self._checkpoint = None

@@ -35,8 +35,7 @@ class Interruption(TrainerCallback):  # type: ignore[misc]
         self._before: dict[int, Any] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin to listen."""
-        self.received = None
+        """Begin to listen, or go on; what was heard before training went back still counts."""
         if threading.current_thread() is threading.main_thread() and not self._before:
             self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
 

@@ -174,7 +174,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
             CheckpointError: what is to be resumed cannot be read.
             Stop: the monitor found training beyond recovery.
         """
-        threads = torch.get_num_threads()
+        threads, self.interruption.received = torch.get_num_threads(), None
         if self.engine.fused:  # the optimizer too: waking a second thread for it took longer than it saved
             torch.set_num_threads(self.engine.threads_per_part)
         try:

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from mtdistill.files import replace_folder, scratch_folder
 from mtdistill.health.finding import Finding
 from mtdistill.health.monitor import GoBack, Monitor, relative_change
-from mtdistill.training.checkpoints import checkpoint_of, update_of
+from mtdistill.training.checkpoints import checkpoint_of, checkpoints_in, update_of
 from mtdistill.training.good_states import GoodState, GoodStates
 
 GOOD_STATES_PER_RUN = 200
@@ -63,13 +63,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Restore the last state from before the trouble, lower the rate, and write a checkpoint of it."""
         trainer, ladder = self._trainer, self.monitor.memory.ladder
         state = self._states.before(request.began_at)
-        best = trainer.state.best_metric, trainer.state.best_global_step
+        best = trainer.state.best_metric
         self._states.restore(state, trainer)
         # The best student is on disk whatever became of training; only a better one may replace it.
-        trainer.state.best_metric, trainer.state.best_global_step = best
-        trainer.state.best_model_checkpoint = None
+        trainer.state.best_metric = best
         memory = self.monitor.memory
         memory.losses, memory.norms, memory.since_evaluation = [], [], []
+        memory.well_at = state.update  # where a collapse would have to go back to from now on
         # A level reached since then would make the losses of an early state look like a rise; infinite: none is known.
         memory.lowest = max(memory.lowest, state.lowest_loss)
         ladder.returned(request.failed_at, state.update, lower_rate=request.lower_rate)
@@ -86,7 +86,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 replace_folder(folder, checkpoint_of(trainer.args, trainer.state))
             finally:
                 trainer.args.output_dir = output
-        for other in folder.parent.glob("checkpoint-*"):
+        for other in checkpoints_in(folder.parent):
             if update_of(other) > state.update:
                 shutil.rmtree(other, ignore_errors=True)
         return folder
@@ -113,7 +113,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 self._take()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Keep the memory with the checkpoint; from here on a resumed run and this one know the same good states."""
+        """Keep the memory with the checkpoint; a resumed run knows this state, and here the first one is known as well."""
         self.monitor.save(checkpoint_of(args, state))
         self._take(at_checkpoint=True)
 
