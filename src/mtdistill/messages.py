@@ -7,6 +7,7 @@ therefore a type error, and neither text can drift away from the code that print
 
 import locale
 import os
+from collections.abc import Iterable
 from typing import Literal
 
 Language = Literal["en", "zh"]
@@ -38,3 +39,13 @@ def language() -> Language:
 def tr(*, en: str, zh: str) -> str:
     """The message in the user's language."""
     return zh if language() == "zh" else en
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names one after the other, with the mark that lists have in the language."""
+    return tr(en=", ", zh="、").join(names)
+
+
+def colon() -> str:
+    """What stands between a heading and its text."""
+    return tr(en=": ", zh="：")

@@ -76,8 +76,9 @@ def add_cache(app: typer.Typer) -> None:
         from mtdistill.teacher.cache_manifest import verify_cache
 
         manifest = verify_cache(_folder(cache, output))
-        sound = tr(en=f"whole: {len(manifest.sha256)} files", zh=f"完好：{len(manifest.sha256)} 个文件")
-        Terminal().print(f"{manifest.identity} {sound}, {manifest.mib:.0f} MiB", markup=False)
+        files, mib = len(manifest.sha256), f"{manifest.mib:.0f} MiB"
+        sound = tr(en=f"whole: {files} files, {mib}", zh=f"完好：{files} 个文件，{mib}")
+        Terminal().print(f"{manifest.identity} {sound}", markup=False)
 
     @caches.command(help=tr(en="Delete a cache.", zh="删除缓存。"))
     def remove(cache: Annotated[str, name_argument], output: Annotated[str, output_option()] = "train_process") -> None:

@@ -76,7 +76,12 @@ def add_export(app: typer.Typer) -> None:
             accept_loss=accept_loss,
             display=display,
         )
-        display.say(f"{done.folder} ({done.mib:.1f} MiB): {done.parity}")
+        display.say(
+            tr(
+                en=f"{done.folder} ({done.mib:.1f} MiB): {done.parity}",
+                zh=f"{done.folder}（{done.mib:.1f} MiB）：{done.parity}",
+            )
+        )
         display.say(
             tr(
                 en=f"use: mtdistill translate --model {shlex.quote(str(done.folder))}",
@@ -95,7 +100,7 @@ def add_compare(app: typer.Typer) -> None:
     @app.command(
         help=tr(
             en="Students side by side, and which of them no other beats in size, speed and quality.",
-            zh="并排比较多个学生模型，并指出在大小、速度和质量上不被超越的模型。",
+            zh="并排比较多个学生模型，并指出其中没有被任何其他模型在大小、速度和质量上全面超越的模型。",
         )
     )
     def compare(

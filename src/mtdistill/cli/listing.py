@@ -40,7 +40,7 @@ def settings_line(config: RunConfig) -> str:
         f"max {t.max_sequence_length} tokens, width {config.student.width_ratio:.0%}, T {temperature}, "
         f"alpha {kd.alpha:g}, beta {kd.beta:g}, weight decay {t.weight_decay:g}, {t.data_ratio:.0%} of the data",
         zh=f"{t.epochs} 轮，批大小 {t.batch_size}x{t.gradient_accumulation}，学习率 {t.learning_rate:g}，"
-        f"最长 {t.max_sequence_length} 词元，宽度 {config.student.width_ratio:.0%}，温度 {temperature}，"
+        f"最长 {t.max_sequence_length} 个词元，宽度 {config.student.width_ratio:.0%}，温度 {temperature}，"
         f"alpha {kd.alpha:g}，beta {kd.beta:g}，权重衰减 {t.weight_decay:g}，使用 {t.data_ratio:.0%} 的数据",
     )
 

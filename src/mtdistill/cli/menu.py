@@ -15,7 +15,7 @@ from mtdistill.cli.stdin import read_line
 from mtdistill.config import recommendation_warnings
 from mtdistill.config.wording import shown
 from mtdistill.display import Display, duration
-from mtdistill.messages import tr
+from mtdistill.messages import colon, tr
 from mtdistill.presets import RECOMMENDED, load_presets
 
 MAX_ATTEMPTS = 3
@@ -27,7 +27,7 @@ def run_menu(display: Display) -> int:
     table = Table.grid(padding=(0, 2))
     for preset in load_presets():
         star = " *" if preset.name == RECOMMENDED else ""
-        table.add_row(f"{preset.number}", f"[bold]{preset.name}[/]{star}", f"{preset.title}: {preset.purpose}")
+        table.add_row(f"{preset.number}", f"[bold]{preset.name}[/]{star}", f"{preset.title}{colon()}{preset.purpose}")
     display.say(tr(en="mtdistill: choose a preset (* recommended)", zh="mtdistill：请选择预设（* 为推荐）"))
     display.say(table)
     for _ in range(MAX_ATTEMPTS):
@@ -64,7 +64,7 @@ def run_preset(
         from mtdistill.distillation.run_folder import resume_run
 
         resume_run(config)  # only to learn at once that there is nothing to resume
-    display.say(Text.assemble((config.preset, "bold"), f": {settings_line(config)}"))
+    display.say(Text.assemble((config.preset, "bold"), f"{colon()}{settings_line(config)}"))
     display.say(tr(en=f"expected: {promise_line(config.expected)}", zh=f"预期：{promise_line(config.expected)}"))
     for warning in recommendation_warnings(config):
         display.say(Text(warning, style="yellow"))

@@ -124,4 +124,4 @@ def _number_parser(low: float, high: float) -> Callable[[object], float]:
 def _refusal(value: str, *, en: str, zh: str) -> typer.BadParameter:
     from mtdistill.config.wording import shown
 
-    return typer.BadParameter(tr(en=f"got {shown(value)}, accepted {en}", zh=f"得到 {shown(value)}，应为{zh}"))
+    return typer.BadParameter(tr(en=f"got {shown(value)}, accepted {en}", zh=f"得到 {shown(value)}，应为：{zh}"))

@@ -22,13 +22,13 @@ def add_pseudo_targets(app: typer.Typer) -> None:
         en="text in the source language, a sentence a line, instead of the training text (repeatable)",
         zh="源语言文本，每行一句，代替训练文本（可重复）",
     )
-    beam_option = number_option("--beam", 1, 100, en="beam size of the search", zh="束搜索宽度")
+    beam_option = number_option("--beam", 1, 100, en="beam size of the search", zh="束宽")
     n_best_option = number_option(
         "--n-best",
         1,
         100,
         en="translations to choose from, the closest to the gold text",
-        zh="候选译文数，取最接近参考译文者",
+        zh="候选译文数，取最接近标准译文者",
     )
     share_option = number_option(
         "--share", 0.0001, 1.0, en="share of the sentences to translate", zh="要翻译的句子比例"

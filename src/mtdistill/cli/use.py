@@ -45,6 +45,7 @@ def run_translate(console: Console, texts: Sequence[str], model: Path | None, te
     from mtdistill.decoding.overflow import overflow_hint
     from mtdistill.decoding.translator import is_visible
     from mtdistill.output_checks import check_translation, failure_marker
+    from mtdistill.report.wording import check_name
     from mtdistill.student.loading import find_model
     from mtdistill.teacher.loading import load_teacher
 
@@ -69,7 +70,11 @@ def run_translate(console: Console, texts: Sequence[str], model: Path | None, te
             reason = check_translation(
                 line, translation.text, target_lang=target_lang, hit_length_cap=translation.hit_length_cap
             ) if is_visible(line) else None  # fmt: skip
-            shown = translation.text if reason is None else f"{failure_marker()} ({reason})"
+            shown = translation.text
+            if reason is not None:
+                shown = tr(
+                    en=f"{failure_marker()} ({check_name(reason)})", zh=f"{failure_marker()}（{check_name(reason)}）"
+                )
             failed |= reason is not None
             label = f"{name} " if len(translators) > 1 else ""
             console.print(Text.assemble((label, "bold"), shown), highlight=False)

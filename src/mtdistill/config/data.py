@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from mtdistill.config.section import Section
 from mtdistill.config.wording import refusal
+from mtdistill.messages import listed
 
 # The names of data.cleaning.RULE_NAMES, which stands above this module; a test keeps the two equal.
 CLEANING_RULES = ("empty", "too_long", "encoding_damage", "length_ratio", "copy", "wrong_script", "duplicate")
@@ -91,6 +92,6 @@ class DataConfig(Section):
     @classmethod
     def _are_rules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := [name for name in value if name not in CLEANING_RULES]:
-            known = ", ".join(CLEANING_RULES)
-            raise refusal(unknown[0], en=f"names out of {known}", zh=f"以下规则名称：{known}")
+            known = listed(CLEANING_RULES)
+            raise refusal(unknown[0], en=f"names out of {known}", zh=f"{known} 中的规则名称")
         return value

@@ -110,7 +110,7 @@ def recommendation_warnings(config: RunConfig) -> list[str]:
         warnings.append(
             tr(
                 en=f"kd.alpha + kd.beta is {total:g}; recommended: 1. Another sum scales the loss.",
-                zh=f"kd.alpha + kd.beta 为 {total:g}，推荐为 1。其他的和会改变损失的尺度。",
+                zh=f"kd.alpha + kd.beta 为 {total:g}，推荐为 1。两者之和不为 1 会改变损失的尺度。",
             )
         )
     return warnings
@@ -242,7 +242,7 @@ def _unknown(path: str) -> str:
     if likeness(best)[0] >= _MIN_SIMILARITY:
         return tr(
             en=f"{path}: no such setting. Did you mean {best}?",
-            zh=f"{path}：没有这项设置。您是不是要写 {best}？",
+            zh=f"{path}：没有这项设置。是不是要写 {best}？",
         )
     name = path or repr(path)
     return tr(

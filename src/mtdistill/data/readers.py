@@ -25,7 +25,7 @@ from mtdistill.data.languages import find_columns, find_language, spelling
 from mtdistill.data.text_files import COMPRESSIONS, file_error, plain_name, read_lines, system_error
 from mtdistill.data.tmx import read_tmx
 from mtdistill.errors import DataError
-from mtdistill.messages import tr
+from mtdistill.messages import listed, tr
 
 # Tabs and line ends inside a text (JSON, TMX) would be taken for columns, lines and encoding damage further on.
 _BREAKS = re.compile(r"[\t\n\v\f\r]+")
@@ -167,8 +167,8 @@ def _side(path: Path, source_lang: str, target_lang: str) -> int | None:
 
 def _formats(source_lang: str, target_lang: str) -> str:
     names = [*(f".{name}" for name in _READERS), f".{source_lang} + .{target_lang}"]
-    packed = ", ".join(COMPRESSIONS)
-    return ", ".join(names) + tr(en=f" (also with {packed})", zh=f"（均可再加 {packed}）")
+    packed = listed(COMPRESSIONS)
+    return listed(names) + tr(en=f" (also with {packed})", zh=f"（均可再加 {packed}）")
 
 
 def _read_tsv(path: Path, source_lang: str, target_lang: str) -> Iterator[Pair]:

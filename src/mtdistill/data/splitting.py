@@ -19,7 +19,7 @@ from mtdistill.data.cleaning import CleaningReport, Pair, clean
 from mtdistill.data.readers import read_pairs
 from mtdistill.data.splits import SPLITS, Keys, assign_splits, sentence_keys, shared_with
 from mtdistill.errors import DataError, LeakageError
-from mtdistill.messages import tr
+from mtdistill.messages import listed, tr
 
 Report = Callable[[str], None]
 _BLOCK_PAIRS = 20_000
@@ -71,7 +71,7 @@ def split_text(config: DataConfig, source_lang: str, target_lang: str, scratch: 
     """
 
     def read(name: str, entries: Sequence[str], rules: Sequence[str]) -> _Text:
-        report(tr(en=f"reading and cleaning: {', '.join(entries)}", zh=f"正在读取并清洗：{', '.join(entries)}"))
+        report(tr(en=f"reading and cleaning: {', '.join(entries)}", zh=f"正在读取并清洗：{'、'.join(entries)}"))
         pairs, cleaning = clean(_pairs(entries, source_lang, target_lang), source_lang, target_lang, rules)
         rows, keys = _stored(pairs, scratch / f"{name}.arrow")
         return _Text(rows, keys, cleaning)
@@ -113,7 +113,7 @@ def split_text(config: DataConfig, source_lang: str, target_lang: str, scratch: 
         raise LeakageError(
             tr(
                 en=f"held-out sentences stand in training: got {leaked}, accepted 0. Please report this as a bug.",
-                zh=f"训练集中出现了留出句子：{leaked} 个，应为 0 个。请作为程序缺陷报告。",
+                zh=f"训练集中出现了留出句子：{leaked} 个，应为 0 个。这是程序缺陷，请反馈。",
             )
         )
     return SplitText(texts, given.cleaning, candidates - len(texts["train"]), leaked)
@@ -142,7 +142,7 @@ def keys_of(rows: datasets.Dataset) -> Keys:
 
 
 def _empty(name: str, cleaning: CleaningReport) -> DataError:
-    dropped = ", ".join(f"{rule} {count}" for rule, count in cleaning.dropped.most_common()) or "-"
+    dropped = listed(f"{rule} {count}" for rule, count in cleaning.dropped.most_common()) or "-"
     return DataError(
         tr(
             en=f"the {name} split is empty: got {cleaning.kept} usable pairs of {cleaning.read} (dropped: {dropped}), "

@@ -101,7 +101,7 @@ def _one_at_a_time(path: Path, display: Display) -> Iterator[None]:
         display.say(
             tr(
                 en=f"another run is making the same translations: {path}. Waiting for them",
-                zh=f"另一个训练正在生成同样的译文：{path}。正在等待",
+                zh=f"另一个训练任务正在生成同样的译文：{path}。正在等待",
             )
         )
         lock.acquire()

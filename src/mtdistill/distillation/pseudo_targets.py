@@ -32,8 +32,9 @@ from mtdistill.distillation.materials import prepare_materials
 from mtdistill.errors import ConfigError, DataError
 from mtdistill.evaluation import sentence_chrf
 from mtdistill.files import write_atomically
-from mtdistill.messages import tr
+from mtdistill.messages import listed, tr
 from mtdistill.output_checks import check_translation, check_translations
+from mtdistill.report.wording import check_name
 from mtdistill.teacher.state_cache import weights_fingerprint
 from mtdistill.text import normalise
 
@@ -84,13 +85,13 @@ class PseudoTargets:
     mean_chrf: float = math.nan
 
     def __str__(self) -> str:
-        dropped = ", ".join(f"{check} {count}" for check, count in self.dropped.items()) or "0"
+        dropped = _counted(self.dropped) or "0"
         gold = "–" if math.isnan(self.mean_chrf) else f"{self.mean_chrf:.1f}"
         return tr(
             en=f"{self.written} pairs of {self.sources} sentences in {self.path} (dropped: {dropped}); chrF2 to the gold "
             f"text {gold}, {self.same_as_gold} equal to it",
             zh=f"{self.sources} 个句子得到 {self.written} 个句对，写入 {self.path}（丢弃：{dropped}）；"
-            f"与参考译文的 chrF2 为 {gold}，其中 {self.same_as_gold} 个与之相同",
+            f"与标准译文的 chrF2 为 {gold}，其中 {self.same_as_gold} 个与之相同",
         )
 
 
@@ -196,7 +197,7 @@ def _require_possible(path: Path, search: Search) -> None:
             tr(
                 en=f"more translations than the search keeps: got --n-best {search.n_best}, accepted up to {search.beam_size}, "
                 "the beam. Raise --beam, or lower --n-best.",
-                zh=f"候选译文多于搜索宽度：--n-best 为 {search.n_best}，最多 {search.beam_size}（束宽）。"
+                zh=f"候选译文数大于束宽：--n-best 为 {search.n_best}，最多 {search.beam_size}。"
                 "请提高 --beam 或降低 --n-best。",
             )
         )
@@ -275,9 +276,9 @@ def _write(choices: Sequence[_Choice], gold: Mapping[str, list[str]], target_lan
     if not kept:
         raise DataError(
             tr(
-                en=f"no translation of the teacher is fit to train on: got {dict(dropped)}, accepted one or more that pass "
+                en=f"no translation of the teacher is fit to train on: got {_counted(dropped)}, accepted one or more that pass "
                 "the output checks. Check the teacher, the languages and their direction.",
-                zh=f"教师模型的译文均不可用于训练：{dict(dropped)}，至少应有一条通过输出检查。请检查教师模型和语言方向。",
+                zh=f"教师模型的译文均不可用于训练：{_counted(dropped)}，至少应有一条通过输出检查。请检查教师模型和语言方向。",
             )
         )
     columns = ("source", "target", "rank", "chrf")
@@ -286,6 +287,10 @@ def _write(choices: Sequence[_Choice], gold: Mapping[str, list[str]], target_lan
     same = sum(each.target in gold[each.source] for each in kept)
     mean_chrf = sum(scores) / len(scores) if scores else math.nan
     return PseudoTargets(path, len(choices), len(kept), dict(dropped), same, mean_chrf)
+
+
+def _counted(dropped: Mapping[str, int]) -> str:
+    return listed(f"{check_name(check)} {count}" for check, count in dropped.items())
 
 
 def _as_lines(rows: Iterable[Mapping[str, object]]) -> str:

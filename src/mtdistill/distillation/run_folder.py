@@ -77,7 +77,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise ConfigError(
             tr(
                 en=f"another run is writing into this folder: {folder}. Wait for it, stop it, or choose another --output.",
-                zh=f"另一个训练正在写入该文件夹：{folder}。请等待它结束、停止它，或换一个 --output。",
+                zh=f"另一个训练任务正在写入该文件夹：{folder}。请等待它结束、停止它，或换一个 --output。",
             )
         ) from error
     except OSError as error:
@@ -159,7 +159,7 @@ def resume_run(config: RunConfig) -> tuple[RunFolder, RunConfig]:
             tr(
                 en=f"a run is resumed with the settings it was started with; different now: {', '.join(changed)}. "
                 "Use the same --set options, or start anew without --resume.",
-                zh=f"继续训练时必须使用开始时的设置；现在不同的有：{', '.join(changed)}。"
+                zh=f"继续训练时必须使用开始时的设置；现在不同的有：{'、'.join(changed)}。"
                 "请使用相同的 --set 选项，或去掉 --resume 重新开始。",
             )
         )

@@ -5,15 +5,15 @@ Imported by the pipeline and the teacher run; imports data, distillation.constru
 
 from mtdistill.data.prepared import PreparedData
 from mtdistill.distillation.construction import StartedStudent
-from mtdistill.messages import tr
+from mtdistill.messages import listed, tr
 from mtdistill.training.engine import Engine
 
 
 def data_summary(data: PreparedData) -> str:
     """What was read, kept, dropped and why, the splits, and the leakage between them."""
     manifest = data.manifest
-    dropped = ", ".join(f"{name} {count}" for name, count in sorted(manifest.dropped.items())) or "0"
-    sizes = ", ".join(f"{name} {count}" for name, count in manifest.sizes.items())
+    dropped = listed(f"{name} {count}" for name, count in sorted(manifest.dropped.items())) or "0"
+    sizes = listed(f"{name} {count}" for name, count in manifest.sizes.items())
     return tr(
         en=f"data {data.source_lang}-{data.target_lang}: {manifest.read} pairs read, {manifest.kept} kept "
         f"(dropped: {dropped}); {sizes}\n"

@@ -11,7 +11,7 @@ from mtdistill.distillation.materials import Materials, prepare_materials
 from mtdistill.distillation.pipeline import distill
 from mtdistill.distillation.run_folder import has_begun, run_folder
 from mtdistill.errors import TrainingFailedError
-from mtdistill.messages import tr
+from mtdistill.messages import colon, tr
 from mtdistill.report import ReportCard, find_card
 
 
@@ -61,7 +61,7 @@ def sweep(
         begun = has_begun(config)
         card = find_card(run.path) if begun else None
         if card is None:
-            display.say(f"{title}: {run.path}")
+            display.say(f"{title}{colon()}{run.path}")
             materials = materials or prepare_materials(config, display)
             try:
                 card = distill(config, display, materials=materials, resume=begun).report

@@ -125,7 +125,7 @@ def export_model(
         raise ExportError(
             tr(
                 en=f"another export is writing into this folder: {folder}. Wait for it, or choose another --to.",
-                zh=f"另一个导出正在写入该文件夹：{folder}。请等待它结束，或换一个 --to。",
+                zh=f"另一个导出任务正在写入该文件夹：{folder}。请等待它结束，或换一个 --to。",
             )
         ) from error
     except OSError as error:

@@ -11,7 +11,7 @@ from mtdistill.decoding import Translation, Translator
 from mtdistill.display import Display
 from mtdistill.errors import ExportError
 from mtdistill.evaluation import corpus_quality
-from mtdistill.messages import tr
+from mtdistill.messages import listed, tr
 
 SENTENCES = 1000
 FEWEST_SENTENCES = 500  # below, a figure of 99.5 % would hang on two sentences; said, not refused
@@ -118,7 +118,7 @@ def require(parity: Parity, name: str, alternatives: Sequence[str], hint: str = 
     """
     if parity.holds:
         return
-    other = ", ".join(alternatives)
+    other = listed(alternatives)
     if parity.rounds_weights:
         raise ExportError(
             tr(

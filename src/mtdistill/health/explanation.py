@@ -30,7 +30,7 @@ def look_at_data(_: Finding) -> str:
     """Advice."""
     return tr(
         en="Look at these pairs in the data: source and target have to be translations of each other.",
-        zh="请检查数据：每个句对的源文和译文必须互为翻译。",
+        zh="请检查数据：每个句对的原文和译文必须互为翻译。",
     )
 
 

@@ -26,7 +26,7 @@ SET_UP = {
         ),
         meaning=lambda _: tr(
             en="Sources and targets are shuffled against each other, or shifted by a line.",
-            zh="源文与译文之间的对应关系被打乱，或错开了一行。",
+            zh="原文与译文之间的对应关系被打乱，或错开了一行。",
         ),
         advice=look_at_data,
     ),
@@ -34,7 +34,7 @@ SET_UP = {
         seen=lambda f: tr(
             en=f"The teacher finds sources likelier as translations of targets than the other way round: "
             f"{number(f, 'swapped')} against {number(f, 'given')} nats per token.",
-            zh=f"在教师模型看来，把源文当作译文更合理：每词元 {number(f, 'swapped')} 对 {number(f, 'given')} nat。",
+            zh=f"在教师模型看来，把原文当作译文更合理：每词元 {number(f, 'swapped')} 对 {number(f, 'given')} nat。",
         ),
         meaning=lambda _: tr(en="Source and target are swapped.", zh="源语言和目标语言颠倒了。"),
         advice=lambda _: tr(
@@ -58,7 +58,7 @@ SET_UP = {
     "padding_in_data": Explanation(
         seen=lambda f: tr(
             en=f"{share(f, 'rows')} of the tokenised sentences hold padding or nothing.",
-            zh=f"{share(f, 'rows')} 的分词后句子含有填充符或为空。",
+            zh=f"分词后，{share(f, 'rows')} 的句子含有填充符或为空。",
         ),
         meaning=lambda _: tr(en="The student would be trained to write padding.", zh="学生模型会因此学习输出填充符。"),
         advice=lambda _: tr(en="Prepare the data anew, without padding.", zh="请重新准备数据，不要加入填充符。"),
@@ -95,7 +95,7 @@ SET_UP = {
         ),
         advice=lambda _: tr(
             en="This is a fault of mtdistill or of a library: please report it.",
-            zh="这是 mtdistill 或某个库的缺陷，请反馈。",
+            zh="这是 mtdistill 或某个库的程序缺陷，请反馈。",
         ),
     ),
     "special_tokens_differ": Explanation(

@@ -25,9 +25,9 @@ _CHECK_WORDS = {
     "failure_marker": ("contain the failure marker", "含有失败标记"),
     "length_cap": ("did not end by themselves", "没有自行结束"),
     "loop": ("repeat themselves", "不断重复"),
-    "copy": ("are copies of the source", "照抄源文"),
-    "wrong_script": ("are in the wrong script", "使用了错误的文字"),
-    "same_output": ("say the same for different sources", "对不同的源文给出相同的内容"),
+    "copy": ("are copies of the source", "照抄原文"),
+    "wrong_script": ("are in the wrong script", "文字系统不符"),
+    "same_output": ("say the same for different sources", "对不同的原文给出相同的内容"),
 }
 
 TRAINING = {
@@ -106,7 +106,7 @@ TRAINING = {
         meaning=lambda _: tr(
             en="Nothing is learned: the learning rate is far too low or too high, or sources and targets do not belong "
             "together.",
-            zh="没有学到任何东西：学习率过低或过高，或源文与译文不对应。",
+            zh="没有学到任何东西：学习率过低或过高，或原文与译文不对应。",
         ),
         advice=lambda _: tr(
             en="Check that the pairs are translations of each other; then try a third and three times the learning rate.",
@@ -188,7 +188,7 @@ TRAINING = {
         ),
         meaning=lambda _: tr(
             en="The student is sure of itself where its teacher is not, which comes before repeated outputs.",
-            zh="教师模型不确定的地方学生模型过于自信，随后往往会出现重复输出。",
+            zh="在教师模型不确定的地方，学生模型过于自信，随后往往会出现重复输出。",
         ),
         advice=lambda _: tr(
             en="Raise kd.temperature, kd.alpha or kd.label_smoothing.",
@@ -214,7 +214,7 @@ TRAINING = {
         meaning=lambda _: tr(
             en="The student does not look at the source. Too high a learning rate, or targets that do not belong to "
             "their sources.",
-            zh="学生模型没有关注源文。学习率过高，或译文与源文不对应。",
+            zh="学生模型没有关注原文。学习率过高，或译文与原文不对应。",
         ),
         advice=lower_rate,
     ),

@@ -18,7 +18,7 @@ def explain(finding: Finding) -> str:
     """All of it, in one paragraph; the action last."""
     words = EXPLANATIONS[finding.check]
     done = ACTIONS[finding.action]()
-    example = tr(en=f" For example: {finding.example}", zh=f" 例如：{finding.example}") if finding.example else ""
+    example = tr(en=f" For example: {finding.example}", zh=f"（例如：{finding.example}）") if finding.example else ""
     gap = tr(en=" ", zh="")
     parts = [words.seen(finding) + example, words.meaning(finding), done or words.advice(finding)]
     return gap.join(parts)
@@ -44,7 +44,7 @@ ACTIONS: dict[str, Callable[[], str]] = {
     ),
     "smaller_parts": lambda: tr(
         en="mtdistill cuts batches into parts of half the size; the effective batch stays the same.",
-        zh="mtdistill 把批次切成一半大小的部分；有效批次大小不变。",
+        zh="mtdistill 把批次切成一半大小的部分；有效批大小不变。",
     ),
     "rebuilt": lambda: tr(en="mtdistill computes it again.", zh="mtdistill 会重新计算。"),
     "stopped": lambda: tr(

@@ -67,8 +67,8 @@ def require_unchanged(folder: Path) -> None:
                 en=f"the files of the model are not those that were written: got {folder} ({', '.join(changed)}), "
                 f"accepted the checksums in {record}. Copy the folder again; if the change is yours, delete "
                 f'"{CHECKSUMS}" from {record}.',
-                zh=f"模型文件与写出时不同：{folder}（{', '.join(changed)}），应与 {record} 中的校验值一致。"
-                f'请重新复制该文件夹；若是您自己的修改，请删除 {record} 中的 "{CHECKSUMS}"。',
+                zh=f"模型文件与写出时不同：{folder}（{'、'.join(changed)}），应与 {record} 中的校验值一致。"
+                f'请重新复制该文件夹；若是你自己的修改，请删除 {record} 中的 "{CHECKSUMS}"。',
             )
         )
 

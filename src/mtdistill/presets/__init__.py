@@ -12,7 +12,7 @@ from importlib import resources
 
 from mtdistill.config import RunConfig, build_config
 from mtdistill.errors import ConfigError
-from mtdistill.messages import tr
+from mtdistill.messages import listed, tr
 
 PRESET_NAMES = ("quick", "conservative", "balanced", "aggressive", "quality")  # in the order of the menu, from 1
 RECOMMENDED = "balanced"
@@ -64,8 +64,8 @@ def load_preset(name: str) -> Preset:
     if wanted in PRESET_NAMES:
         return _read(wanted)
     near = difflib.get_close_matches(wanted, PRESET_NAMES, n=1)
-    known = ", ".join(f"{number} {each}" for number, each in by_number.items())
-    hint = tr(en=f" Did you mean {near[0]}?", zh=f"您是不是要选 {near[0]}？") if near else ""
+    known = listed(f"{number} {each}" for number, each in by_number.items())
+    hint = tr(en=f" Did you mean {near[0]}?", zh=f"是不是要选 {near[0]}？") if near else ""
     raise ConfigError(
         tr(
             en=f"no such preset: got {name!r}, accepted {known}. Choose one of them.{hint}",

@@ -64,7 +64,7 @@ def _poor_quality(card: ReportCard) -> str:
         high = percent(card.quality.retention.high)
         paragraph += tr(
             en=f" The miss may be chance: the 95 % interval of the share of BLEU reaches up to {high}.",
-            zh=f"差距可能出于偶然：BLEU 占比的 95% 区间上限为 {high}。",
+            zh=f"差距可能出于偶然：BLEU 占比的 95 % 区间上限为 {high}。",
         )
     return paragraph
 
@@ -104,7 +104,7 @@ def _too_slow(card: ReportCard) -> str:
         f"promised condition, {condition(slowest)}: {student} ms a sentence, teacher {teacher} ms. Keep fewer decoder "
         f"layers (student.decoder_layers, now {layers}), because every target token passes through each of them, or "
         f"lower student.width_ratio (now {width}). Batch size and gradient accumulation change training alone.",
-        zh=f"速度不足：在最慢的承诺条件（{condition(slowest)}）下是教师的 {promise.measured:.2f} 倍"
+        zh=f"速度不足：在最慢的承诺条件（{condition(slowest)}）下，速度仅为教师的 {promise.measured:.2f} 倍"
         f"（预期 {promise.expected:g} 倍）：每句 {student} 毫秒，教师 {teacher} 毫秒。"
         f"请减少解码器层数（student.decoder_layers，现为 {layers}），因为每个目标词元都要经过每一层；"
         f"或降低 student.width_ratio（现为 {width}）。批大小和梯度累积只影响训练。",

@@ -47,7 +47,7 @@ def render_comparison(cards: Mapping[str, ReportCard]) -> RenderableType:
             tr(en="para-\nmeters", zh="参数量"),
             "int8\nMiB",
             "BLEU",
-            tr(en="retention\n(95 %)", zh="质量保留\n（95%）"),
+            tr(en="retention\n(95 %)", zh="质量保留\n（95 %）"),
             tr(en="suc-\ncess", zh="成功率"),
             tr(en="speed\n-up", zh="加速"),
             tr(en="words\n/s", zh="词/秒"),
@@ -103,7 +103,7 @@ def comparison_table(cards: Mapping[str, ReportCard]) -> TextTable:
             tr(en="parameters", zh="参数量"),
             "MiB, int8",
             "BLEU",
-            tr(en="retention, 95 % interval", zh="质量保留，95% 区间"),
+            tr(en="retention, 95 % interval", zh="质量保留，95 % 区间"),
             tr(en="success rate", zh="成功率"),
             tr(en="speed-up", zh="加速比"),
             tr(en="source words/s", zh="源词/秒"),
@@ -145,7 +145,7 @@ def _short_verdict(card: ReportCard) -> str:
 def _legend() -> str:
     return tr(
         en=f"{PARETO} no other student is as small, as good and as fast at once (int8 MiB, BLEU, words/s)",
-        zh=f"{PARETO} 没有其他学生同时同样小、同样好、同样快（int8 MiB、BLEU、源词/秒）",
+        zh=f"{PARETO} 没有其他学生模型能同时在大小、质量和速度上都不逊于它（int8 MiB、BLEU、源词/秒）",
     )
 
 

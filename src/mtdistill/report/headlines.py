@@ -80,7 +80,7 @@ def _remark(card: ReportCard, name: PromiseName) -> str:
         ceiling = percent(card.success.teacher_rate)
         return tr(en=f"teacher's ceiling {ceiling}", zh=f"教师上限 {ceiling}")
     if name == "quality_retention":
-        return tr(en=f"95 % interval {interval(card)}", zh=f"95% 区间 {interval(card)}")
+        return tr(en=f"95 % interval {interval(card)}", zh=f"95 % 区间 {interval(card)}")
     if name == "speed_up":
         count = max(card.promised_speed_ups, 1)
         return tr(en=f"slowest of {count} conditions", zh=f"{count} 种条件中最慢的一种")

@@ -23,7 +23,7 @@ def training_plots(metrics: Sequence[Mapping[str, Any]]) -> list[Plot]:
     Args:
         metrics: the lines of a run's ``metrics.jsonl``.
     """
-    loss, divergence, gold = tr(en="loss", zh="总损失"), tr(en="KD", zh="蒸馏"), tr(en="gold text", zh="参考译文")
+    loss, divergence, gold = tr(en="loss", zh="总损失"), tr(en="KD", zh="蒸馏"), tr(en="gold text", zh="标准译文")
     success, rate = tr(en="success rate", zh="成功率"), tr(en="learning rate", zh="学习率")
     wanted = [
         (tr(en="Training loss", zh="训练损失"), {"loss": loss, "kd_loss": divergence, "gold_loss": gold}, 1),

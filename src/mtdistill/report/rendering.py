@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtdistill.evaluation import FailedExample
-from mtdistill.messages import tr
+from mtdistill.messages import colon, tr
 from mtdistill.report import wording
 from mtdistill.report.advice import advice
 from mtdistill.report.card import ReportCard, Sample, WorstSample
@@ -46,7 +46,7 @@ def render(card: ReportCard) -> RenderableType:
 
 def _parts(card: ReportCard) -> Iterator[RenderableType]:
     yield Text.assemble(
-        (f"{plain(wording.title(card))}: ", "bold"),
+        (f"{plain(wording.title(card))}{colon()}", "bold"),
         (wording.verdict(card), _VERDICT_STYLES[card.verdict]),
     )
     yield _headlines(card)

@@ -3,10 +3,9 @@
 Knows nothing of how they are drawn. Imported by every module that shows a card; imports card, messages.
 """
 
-from collections.abc import Sequence
-
 from mtdistill.evaluation import SpeedUp, Timing
 from mtdistill.evaluation.success import FAR_BELOW_TEACHER
+from mtdistill.messages import listed as listed
 from mtdistill.messages import tr
 from mtdistill.report.card import ReportCard
 
@@ -211,8 +210,3 @@ def shortened(text: str, limit: int = 200) -> str:
 def plain(text: str) -> str:
     """A text from elsewhere without what would steer the terminal: escape sequences, changes of direction."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a row."""
-    return tr(en=", ", zh="、").join(names)

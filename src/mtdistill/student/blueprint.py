@@ -292,7 +292,7 @@ def _check_names(of: type[Blueprint] | type[TeacherShape], values: Any) -> None:
         message = tr(
             en=f"a {of.__name__} could not be read: got the names {', '.join(given)}, accepted {', '.join(known)}. "
             "Write it again with to_dict().",
-            zh=f"无法读取 {of.__name__}：得到的名称为 {', '.join(given)}，需要 {', '.join(known)}。"
+            zh=f"无法读取 {of.__name__}：得到的名称为 {'、'.join(given)}，需要 {'、'.join(known)}。"
             "请用 to_dict() 重新写出。",
         )
         raise StudentError(message)

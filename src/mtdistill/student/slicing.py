@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from mtdistill.errors import StudentError
-from mtdistill.messages import tr
+from mtdistill.messages import listed, tr
 from mtdistill.student.blueprint import Blueprint, TeacherShape
 from mtdistill.student.moments import Moments
 from mtdistill.student.projection import FINAL_NORM, BasisChoice, Projection
@@ -77,7 +77,7 @@ def build_student(
     """
     shape = shape_of(teacher)
     if initialisation not in INITIALISATIONS:
-        accepted = ", ".join(INITIALISATIONS)
+        accepted = listed(INITIALISATIONS)
         message = tr(
             en=f"the student could not be built: got initialisation {initialisation!r}, accepted {accepted}. "
             "Set student.initialisation to one of these.",
@@ -131,12 +131,12 @@ def fill(student: T5ForConditionalGeneration, weights: dict[str, Tensor]) -> Non
     got = {name: tuple(weight.shape) for name, weight in weights.items()}
     wrong = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))
     if wrong:
-        listed = "\n  ".join(f"{name}: {got.get(name, '-')}, {wanted.get(name, '-')}" for name in wrong)
+        shapes = "\n  ".join(f"{name}: {got.get(name, '-')}, {wanted.get(name, '-')}" for name in wrong)
         message = tr(
-            en=f"{len(wrong)} weights of the student were not filled: got, accepted\n  {listed}\n"
+            en=f"{len(wrong)} weights of the student were not filled: got, accepted\n  {shapes}\n"
             "Use the teacher that the blueprint was planned for; if you did, this is a bug: please report it.",
-            zh=f"学生模型有 {len(wrong)} 个权重没有填充：得到的形状，需要的形状\n  {listed}\n"
-            "请使用蓝图所对应的教师模型；如果已经如此，这就是程序错误：请报告。",
+            zh=f"学生模型有 {len(wrong)} 个权重没有填充：得到的形状，需要的形状\n  {shapes}\n"
+            "请使用蓝图所对应的教师模型；如果已经如此，这是程序缺陷，请反馈。",
         )
         raise StudentError(message)
     for name, parameter in student.named_parameters():

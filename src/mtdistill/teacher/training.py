@@ -187,6 +187,6 @@ def _note_beginning(folder: Path, wanted: Mapping[str, Any], *, resumed: bool) -
             tr(
                 en=f"a training is resumed with what it was begun with; different now: {', '.join(changed)}. Use the same "
                 "options, or choose another --output.",
-                zh=f"继续训练时必须使用开始时的设置；现在不同的有：{', '.join(changed)}。请使用相同的选项，或换一个 --output。",
+                zh=f"继续训练时必须使用开始时的设置；现在不同的有：{'、'.join(changed)}。请使用相同的选项，或换一个 --output。",
             )
         )

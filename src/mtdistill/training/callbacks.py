@@ -18,7 +18,7 @@ from transformers import T5ForConditionalGeneration, TrainerCallback
 from mtdistill.data.batches import Batches
 from mtdistill.display import Bar, Display
 from mtdistill.files import write_atomically
-from mtdistill.messages import tr
+from mtdistill.messages import colon, tr
 from mtdistill.training.checkpoints import checkpoint_of
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class ProgressDisplay(TrainerCallback):  # type: ignore[misc]
             return
         values = " · ".join(f"{name.removeprefix('eval_')} {value:.3g}" for name, value in metrics.items())
         update = tr(en=f"update {state.global_step}", zh=f"第 {state.global_step} 次更新")
-        self._display.say(f"{update}: {values}")
+        self._display.say(f"{update}{colon()}{values}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the bar."""
