@@ -311,7 +311,7 @@ def test_problems_are_told_in_chinese_too() -> None:
     )
     assert message == (
         "这些设置无法使用：\n"
-        "  - epoch：没有这项设置。您是不是要写 training.epochs？\n"
+        "  - epoch：没有这项设置。是不是要写 training.epochs？\n"
         "  - 'kd'：没有值，应写成 section.key=value，例如 kd.temperature=4\n"
         "  - data.test：得到 'tatoeba:zh-en'，应为：不同时出现在 data.train 中的语料\n"
         "  - kd.temperature：得到 nan，应为：数值 > 0 且 <= 100\n"

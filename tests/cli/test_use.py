@@ -74,7 +74,7 @@ def test_the_teacher_alone(run: Any, tiny_teacher_folder: Path) -> None:
     ("lang", "lines"),
     [
         ("en", ["teacher he likes the cat.", "student [translation failed] (empty)"]),
-        ("zh", ["教师 he likes the cat.", "学生 [翻译失败] (empty)"]),
+        ("zh", ["教师 he likes the cat.", "学生 [翻译失败]（空译文）"]),
     ],
 )
 def test_a_failure_is_marked_beside_the_teacher(

@@ -120,7 +120,7 @@ def test_a_misspelt_preset_is_suggested() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean balanced\?"):
         load_preset("balancd")
     set_language("zh")
-    with pytest.raises(ConfigError, match=r"没有这个预设：得到 'balancd'，.*您是不是要选 balanced？"):
+    with pytest.raises(ConfigError, match=r"没有这个预设：得到 'balancd'，.*是不是要选 balanced？"):
         load_preset("balancd")
 
 

@@ -62,4 +62,4 @@ def test_failures_of_both_models_stand_side_by_side(good_card: ReportCard) -> No
 def test_plots_speak_chinese(good_card: ReportCard) -> None:
     messages.set_language("zh")
     assert {"循环重复", "教师", "学生"} <= set(texts(failure_plot(good_card).svg))
-    assert "参考译文" in texts(training_plots(METRICS)[0].svg)
+    assert "标准译文" in texts(training_plots(METRICS)[0].svg)
