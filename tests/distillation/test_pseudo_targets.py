@@ -92,7 +92,7 @@ class TestChoice:
         assert done.dropped == {"same_output": 5}
 
     def test_nothing_at_all(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"no translation of the teacher is fit .*'empty': 1"):
+        with pytest.raises(DataError, match=r"no translation of the teacher is fit .*got empty 1,"):
             write(Teacher({"猫": texts("")}), {"猫": [GOLD]}, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from mtdistill.errors import CheckpointError, ConfigError, DataError, ExportError
@@ -130,10 +131,22 @@ class TestTheOlderExport:
         return tmp_path / "export"
 
     def unchanged(self, folder: Path) -> bool:
-        return [path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*")] == [
+        return {path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*")} == {
+            ".export.lock",
             "export",
             "export/mtdistill.json",
-        ]
+        }
+
+    def test_another_export_to_it_is_waited_for_by_the_user(self, export: Export, older: Path) -> None:
+        with FileLock(older.with_name(".export.lock")), pytest.raises(ExportError, match="another export is writing"):
+            export()
+        assert self.unchanged(older)
+
+    def test_what_a_kill_left_is_put_back_first(self, export: Export, older: Path) -> None:
+        older.rename(older.with_name(".export.abcdefgh.old"))
+        (older.parent / ".export.12345678.part").mkdir()
+        export()
+        assert {path.name for path in older.parent.iterdir()} == {".export.lock", "export"}
 
     def test_gives_way_to_a_good_one(self, export: Export, older: Path) -> None:
         export()

@@ -49,7 +49,7 @@ def test_the_first_line_is_the_verdict(
 ) -> None:
     messages.set_language(lang)
     first = shown(request.getfixturevalue(name)).splitlines()[0]
-    assert first.endswith(f"quick · zh→en: {verdict}")
+    assert first.endswith(f"quick · zh→en{messages.colon()}{verdict}")
 
 
 def test_promises_are_marked_one_by_one(good_card: ReportCard, make_card: MakeCard) -> None:
