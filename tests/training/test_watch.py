@@ -36,6 +36,16 @@ class Once(TrainerCallback):  # type: ignore[misc]
             self.act(model)
 
 
+class Begins(TrainerCallback):  # type: ignore[misc]
+    """The updates that training began at, and again after every return."""
+
+    def __init__(self) -> None:
+        self.updates: list[int] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.updates.append(state.global_step)
+
+
 @torch.no_grad()
 def destroy(model: Any) -> None:
     for weight in model.parameters():
@@ -242,20 +252,16 @@ def test_a_return_that_cannot_be_written_leaves_what_was_there(
 
 def test_a_collapse_goes_back_to_the_last_evaluation_that_was_well(make_training: MakeTraining, tmp_path: Path) -> None:
     """Although states were kept since: what wrote the bad translations may be in all of them."""
-    began: list[int] = []
-
-    class Begin(TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            began.append(state.global_step)
+    begins = Begins()
 
     def fail(_model: Any) -> None:
         raise GoBack(failed_at=219, began_at=120)
 
     training = make_training(
-        **{**LONG, "epochs": 80, "evaluations": 2}, callbacks=[Once(219, fail), Begin()], monitor=make_monitor(tmp_path)
+        **{**LONG, "epochs": 80, "evaluations": 2}, callbacks=[Once(219, fail), begins], monitor=make_monitor(tmp_path)
     )
     training.trainer.train()
-    assert began == [0, 120]
+    assert begins.updates == [0, 120]
 
 
 def test_smaller_parts_are_kept_for_a_resumed_run(make_training: MakeTraining, tmp_path: Path) -> None:
@@ -290,12 +296,8 @@ def test_a_resumed_run_remembers_the_first_weights(make_training: MakeTraining, 
 
 def test_a_collapse_after_a_return_goes_back_no_further(make_training: MakeTraining, tmp_path: Path) -> None:
     """What training went back to is the last state that is known to be well."""
-    began: list[int] = []
+    begins = Begins()
     monitor = make_monitor(tmp_path)
-
-    class Begin(TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            began.append(state.global_step)
 
     def diverge(_model: Any) -> None:
         raise GoBack(failed_at=110, began_at=60)
@@ -303,23 +305,19 @@ def test_a_collapse_after_a_return_goes_back_no_further(make_training: MakeTrain
     def collapse(_model: Any) -> None:
         raise GoBack(failed_at=119, began_at=monitor.memory.well_at)
 
-    callbacks = [Once(110, diverge), Once(119, collapse), Begin()]
+    callbacks = [Once(110, diverge), Once(119, collapse), begins]
     make_training(**{**LONG, "evaluations": 1}, callbacks=callbacks, monitor=monitor).trainer.train()
-    assert began == [0, 60, 60]
+    assert begins.updates == [0, 60, 60]
 
 
 def test_a_divergence_that_began_before_a_checkpoint_does_not_cost_the_whole_run(
     make_training: MakeTraining, tmp_path: Path
 ) -> None:
-    began: list[int] = []
-
-    class Begin(TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            began.append(state.global_step)
+    begins = Begins()
 
     def diverge(_model: Any) -> None:
         raise GoBack(failed_at=90, began_at=50)
 
-    callbacks = [Once(90, diverge), Begin()]
+    callbacks = [Once(90, diverge), begins]
     make_training(**{**LONG, "evaluations": 2}, callbacks=callbacks, monitor=make_monitor(tmp_path)).trainer.train()
-    assert began == [0, 60]
+    assert begins.updates == [0, 60]
