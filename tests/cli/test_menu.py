@@ -32,6 +32,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunConfig, dict[str, An
     return started
 
 
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_nothing_is_cut_off_at_eighty_columns(run: Any, lang: str) -> None:
+    for called in (run("--lang", lang, stdin="q\n"), run("presets", "--no-forecast", "--lang", lang)):
+        assert "…" not in called.out
+        assert "适合大多数用途。" in called.out or lang == "en"
+
+
 def test_all_presets_are_offered(run: Any) -> None:
     out = run(stdin="q\n").out
     for number, name in enumerate(("quick", "conservative", "balanced *", "aggressive", "quality"), start=1):

@@ -81,7 +81,7 @@ def _errors() -> Console:
 
 def _show_error(message: str) -> None:
     # As `Text`, for a path or a sentence in it may hold brackets, which are no markup.
-    _errors().print(Text.assemble((tr(en="Error:", zh="错误："), "bold red"), " ", message))
+    _errors().print(Text.assemble((tr(en="Error: ", zh="错误："), "bold red"), message))
 
 
 def _worded(error: typer.TyperException) -> str:

@@ -71,7 +71,7 @@ def forecast_line(forecast: Mapping[str, float]) -> str:
 def _panel(preset: Preset, forecast: Mapping[str, float] | None) -> Panel:
     table = Table.grid(padding=(0, 1))
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")  # Chinese has no spaces to break a line at
     table.add_row(tr(en="for", zh="用途"), str(preset.purpose))
     table.add_row(tr(en="pros", zh="优点"), str(preset.pros))
     table.add_row(tr(en="cons", zh="缺点"), str(preset.cons))

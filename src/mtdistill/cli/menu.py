@@ -25,6 +25,9 @@ EXIT_NO_CHOICE = 2
 def run_menu(display: Display) -> int:
     """Show the five presets, let one be chosen, and run it. Returns the exit code."""
     table = Table.grid(padding=(0, 2))
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # Chinese has no spaces to break a line at
     for preset in load_presets():
         star = " *" if preset.name == RECOMMENDED else ""
         table.add_row(f"{preset.number}", f"[bold]{preset.name}[/]{star}", f"{preset.title}{colon()}{preset.purpose}")
