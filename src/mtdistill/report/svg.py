@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 340.0, 224.0  # points; a phone shows about as many
 FONT_SIZE = 10.0  # points
-_TOP, _RIGHT, _BOTTOM, _LEFT = 26.0, 8.0, 38.0, 42.0  # points around the axes, for legend, ticks and labels
+_TOP, _RIGHT, _BOTTOM, _LEFT = 26.0, 8.0, 38.0, 52.0  # points around the axes, for legend, ticks and labels
 _CELL = 0.58  # width of half a Han character, or of a wide letter, in font sizes
 
 # What matplotlib draws with; the custom property ``--plot-<name>`` of the page takes its place. No two may be equal.
