@@ -344,7 +344,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet_libraries()
     display = Display(Console(soft_wrap=True))
-    base = apply_overrides(load_preset("quick").config, [f"output={arguments.output}", "teacher.pseudo_targets=false"])
+    base = apply_overrides(load_preset("quick").config, [f"output={arguments.output}", "teacher.pseudo_targets=0"])
     materials = prepare_materials(base, display)
     stored = json.loads(arguments.results.read_text(encoding="utf-8")) if arguments.results.is_file() else {}
     cases: dict[str, Any] = stored.get("cases", {})

@@ -65,7 +65,7 @@ OVERRIDES: dict[str, tuple[str, object]] = {
     "data.vocabulary_size": ("4_000", 4000),
     "data.character_coverage": ("1", 1.0),
     "teacher.targets": ("live", "live"),
-    "teacher.pseudo_targets": ("true", True),
+    "teacher.pseudo_targets": ("2", 2),
     "teacher.path": ("2024", "2024"),  # a folder may look like a number
     "teacher.min_bleu": ("0", 0.0),
     "student.width_ratio": ("0.4", 0.4),
@@ -223,8 +223,9 @@ def test_numbers_out_of_range_or_of_another_type_are_refused(path: str, raw: str
 
 
 ZERO_IS_FINE = {
-    "data.validation_ratio", "data.test_ratio", "teacher.min_bleu", "kd.alpha", "kd.beta", "kd.label_smoothing",
-    "kd.state_weight", "training.weight_decay", "training.warmup_ratio", "training.dropout", "training.seed",
+    "data.validation_ratio", "data.test_ratio", "teacher.min_bleu", "teacher.pseudo_targets", "kd.alpha", "kd.beta",
+    "kd.label_smoothing", "kd.state_weight", "training.weight_decay", "training.warmup_ratio", "training.dropout",
+    "training.seed",
 }  # fmt: skip
 
 

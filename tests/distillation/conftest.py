@@ -39,7 +39,7 @@ def make_run(tiny_teacher_folder: Path, corpus_file: Path) -> MakeRun:
                 "data.validation_ratio=0.1",
                 "data.test_ratio=0.1",
                 "student.width_ratio=0.9",
-                "teacher.pseudo_targets=false",
+                "teacher.pseudo_targets=0",
                 "training.data_ratio=1.0",
                 "training.batch_size=8",
                 "training.learning_rate=0.02",

@@ -55,6 +55,8 @@ def test_first_batches_are_cut_to_sentences_and_tokens(materials: Materials) -> 
     batches = first_batches(materials.data, "train", 60, 4)
     assert [len(source) for source, _, _ in batches] == [50, 10]
     assert all(source.shape[1] <= 4 and labels.shape[1] <= 4 for source, _, labels in batches)
+    lengths = [(labels != -100).sum(dim=1).max() for _, _, labels in batches]
+    assert lengths == sorted(lengths)  # little padding
     rows = len(materials.data.split("test"))
     assert sum(len(source) for source, _, _ in first_batches(materials.data, "test", 10_000, 32)) == rows
 

@@ -16,7 +16,7 @@ from mtdistill.distillation.pseudo_rows import FOLDER, with_pseudo_targets
 from mtdistill.distillation.pseudo_targets import make_pseudo_targets
 from mtdistill.files import write_atomically
 
-WANTED = "teacher.pseudo_targets=true"
+WANTED = "teacher.pseudo_targets=1"
 
 
 @pytest.fixture
@@ -87,9 +87,27 @@ def test_a_damaged_file_is_made_again(
     assert with_pseudo_targets(config, materials, rows, Display())[:] == first[:]
 
 
-def test_the_forecast_counts_twice_the_pairs(make_run: Any, materials: Materials, tmp_path: Path) -> None:
-    plain, doubled = (
-        forecast(make_run(tmp_path, f"teacher.pseudo_targets={wanted}"), materials) for wanted in ("false", "true")
+def test_several_translations_of_a_source_are_all_trained_on(
+    make_run: Any, materials: Materials, rows: Any, tmp_path: Path
+) -> None:
+    gold = set(zip(rows["source"], rows["target"], strict=True))
+
+    def added(wanted: int) -> list[tuple[str, str]]:
+        config = make_run(tmp_path, f"teacher.pseudo_targets={wanted}")
+        both = with_pseudo_targets(config, materials, rows, Display())
+        return list(zip(both["source"], both["target"], strict=True))[len(rows) :]
+
+    one, six = added(1), added(6)
+    assert set(one) < set(six)
+    assert len(set(six)) == len(six) > 3 * len(one)
+    assert not gold & set(six)
+    assert len(list((tmp_path / FOLDER).glob("*.jsonl"))) == 2
+
+
+def test_the_forecast_counts_every_translation(make_run: Any, materials: Materials, tmp_path: Path) -> None:
+    plain, doubled, fourfold = (
+        forecast(make_run(tmp_path, f"teacher.pseudo_targets={wanted}"), materials) for wanted in (0, 1, 3)
     )
     assert doubled.updates == pytest.approx(2 * plain.updates, abs=plain.updates / 10)
-    assert doubled.disk_mib > plain.disk_mib  # minutes are of a clock
+    assert fourfold.updates == pytest.approx(4 * plain.updates, abs=plain.updates / 5)
+    assert fourfold.disk_mib > doubled.disk_mib > plain.disk_mib  # minutes are of a clock

@@ -14,7 +14,8 @@ from mtdistill.data.prepared import EvaluationSet, prepare_data
 from mtdistill.data.tokenizer import load_tokenizer
 from mtdistill.decoding import Translation
 from mtdistill.display import Display
-from mtdistill.distillation.pseudo_targets import Search, make_pseudo_targets, write_pseudo_targets
+from mtdistill.distillation.candidates import Search, search_for
+from mtdistill.distillation.pseudo_targets import make_pseudo_targets, write_pseudo_targets
 from mtdistill.errors import ConfigError, DataError
 
 GOLD = "the cat sleeps on the warm roof."
@@ -91,6 +92,19 @@ class TestChoice:
         assert [row["source"] for row in rows_of(done.path)] == ["鱼游泳。"]
         assert done.dropped == {"same_output": 5}
 
+    def test_several_the_closest_first_and_no_text_twice(self, tmp_path: Path) -> None:
+        says = ("a dog barks at night.", "the cat sleeps on the roof.", "", "the cat sleeps on the roof.", GOLD)
+        search = Search(beam_size=5, n_best=5, kept=2)
+        for gold, expected in (([GOLD], [(GOLD, 4), (says[1], 1)]), ([], [(says[0], 0), (says[1], 1)])):
+            path = tmp_path / f"{len(gold)}"
+            done = write(
+                Teacher({"猫睡觉。": texts(*says), "鱼。": texts("")}), {"猫睡觉。": gold, "鱼。": gold}, path, search
+            )
+            assert [(row["target"], row["rank"]) for row in rows_of(path)] == expected
+            assert (done.sources, done.written, done.dropped) == (2, 2, {"empty": 1})
+        write(Teacher({"猫睡觉。": texts(*says)}), {"猫睡觉。": [GOLD]}, tmp_path / "all", Search(5, 5, 5))
+        assert [row["rank"] for row in rows_of(tmp_path / "all")] == [4, 1, 0]
+
     def test_nothing_at_all(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"no translation of the teacher is fit .*got empty 1,"):
             write(Teacher({"猫": texts("")}), {"猫": [GOLD]}, tmp_path / "out")
@@ -135,6 +149,17 @@ class TestInterruption:
             interrupted.unlink()
             with pytest.raises(KeyboardInterrupt):
                 write(Teacher(self.SAYS, dies_after=8), self.GOLD, interrupted)
+
+    def test_several_translations_of_each(self, tmp_path: Path) -> None:
+        says = {source: [*each, *texts("something else.")] for source, each in self.SAYS.items()}
+        search = Search(kept=2)
+        with pytest.raises(KeyboardInterrupt):
+            write(Teacher(says, dies_after=8), self.GOLD, tmp_path / "out", search)
+        teacher = Teacher(says)
+        write(teacher, self.GOLD, tmp_path / "out", search)
+        assert teacher.asked == list(says)[8:]
+        whole = write(Teacher(says), self.GOLD, tmp_path / "whole", search)
+        assert (tmp_path / "out").read_bytes() == whole.path.read_bytes()
 
     def test_other_settings_begin_anew(self, interrupted: Path) -> None:
         teacher = Teacher(self.SAYS)
@@ -193,6 +218,20 @@ class TestWithATeacher:
             make_pseudo_targets(make_run(tmp_path), tmp_path / "out")
         assert (tmp_path / "out").read_text(encoding="utf-8") == "hours of work"
 
-    def test_more_translations_than_hypotheses(self, make_run: Any, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"got --n-best 4, accepted up to 3"):
-            make_pseudo_targets(make_run(tmp_path), tmp_path / "out", Search(beam_size=3, n_best=4))
+    @pytest.mark.parametrize(
+        ("search", "message"),
+        [
+            (Search(beam_size=3, n_best=4), r"got --n-best 4, accepted up to 3, the --beam"),
+            (Search(beam_size=5, n_best=3, kept=4), r"got --keep 4, accepted up to 3, the --n-best"),
+        ],
+    )
+    def test_more_translations_than_there_are(
+        self, search: Search, message: str, make_run: Any, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ConfigError, match=message):
+            make_pseudo_targets(make_run(tmp_path), tmp_path / "out", search)
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(1, Search(5, 4, 1)), (4, Search(5, 4, 4)), (7, Search(7, 7, 7))])
+def test_the_search_is_as_wide_as_needed(kept: int, expected: Search) -> None:
+    assert search_for(kept) == expected

@@ -30,6 +30,7 @@ def add_pseudo_targets(app: typer.Typer) -> None:
         en="translations to choose from, the closest to the gold text",
         zh="候选译文数，取最接近标准译文者",
     )
+    keep_option = number_option("--keep", 1, 100, en="translations kept of each sentence", zh="每个句子保留的译文数")
     share_option = number_option(
         "--share", 0.0001, 1.0, en="share of the sentences to translate", zh="要翻译的句子比例"
     )
@@ -47,6 +48,7 @@ def add_pseudo_targets(app: typer.Typer) -> None:
         sources: Annotated[list[Path] | None, sources_option] = None,
         beam: Annotated[int, beam_option] = 5,
         n_best: Annotated[int, n_best_option] = 4,
+        keep: Annotated[int, keep_option] = 1,
         share: Annotated[float, share_option] = 1.0,
         precision: Annotated[str, precision_option] = "float32",
         overrides: Annotated[list[str] | None, set_option()] = None,
@@ -64,13 +66,14 @@ def add_pseudo_targets(app: typer.Typer) -> None:
         require_run(config)
         require_output(path.parent)
         require_files(sources or ())
-        from mtdistill.distillation.pseudo_targets import Search, make_pseudo_targets
+        from mtdistill.distillation.candidates import Search
+        from mtdistill.distillation.pseudo_targets import make_pseudo_targets
         from mtdistill.distillation.run_folder import distill_command
 
         quiet_libraries()
         display = Display(Terminal())
         done = make_pseudo_targets(
-            config, path, Search(beam, n_best, share), display, sources=sources or (), precision=compute_type
+            config, path, Search(beam, n_best, keep, share), display, sources=sources or (), precision=compute_type
         )
         display.say(str(done))
         more = config.data.model_copy(update={"extra": (*config.data.extra, str(done.path))})

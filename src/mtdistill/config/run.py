@@ -25,8 +25,9 @@ class TeacherConfig(Section):
     """BLEU on 100 validation sentences below which the teacher is refused."""
     targets: Literal["auto", "live", "cached"] = "auto"
     """Whether the teacher runs in every update or once, its states kept on disk; auto: what takes less time."""
-    pseudo_targets: bool = False
-    """Train on the teacher's translation of every training source beside the gold text, which doubles the updates."""
+    pseudo_targets: int = Field(default=0, ge=0, le=16)
+    """The teacher's translations of every training source that are trained on beside the gold text, the closest to it; each
+    adds up to as many updates as the gold text has."""
 
 
 class KdConfig(Section):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transformers import T5ForConditionalGeneration
 
 from mtdistill.config import RunConfig
-from mtdistill.data.batches import PackedRows
+from mtdistill.data.batches import PackedRows, token_lengths
 from mtdistill.data.prepared import PreparedData
 from mtdistill.errors import StudentError
 from mtdistill.messages import tr
@@ -98,7 +98,8 @@ def start_student(config: RunConfig, teacher: Teacher, data: PreparedData) -> St
 
 
 def first_batches(data: PreparedData, split: str, sentences: int, max_tokens: int) -> list[Batch]:
-    """The first sentences of a split as padded tensors."""
-    rows = PackedRows(data.split(split), max_tokens)
-    count = min(sentences, len(rows))
-    return [rows.batch(list(range(first, min(first + _BATCH, count)))).padded() for first in range(0, count, _BATCH)]
+    """The first sentences of a split as padded tensors, those of like lengths together: padding costs as much as text."""
+    dataset = data.split(split)
+    rows, lengths = PackedRows(dataset, max_tokens), token_lengths(dataset)[:sentences].max(axis=1)
+    order = lengths.argsort(kind="stable").tolist()
+    return [rows.batch(order[first : first + _BATCH]).padded() for first in range(0, len(order), _BATCH)]

@@ -16,9 +16,9 @@ from mtdistill.config import RunConfig
 from mtdistill.data.batches import PackedBatch
 from mtdistill.decoding import CTranslate2Translator
 from mtdistill.distillation.budget import training_rows
+from mtdistill.distillation.candidates import search_for
 from mtdistill.distillation.construction import rehearsal_student
 from mtdistill.distillation.materials import Materials
-from mtdistill.distillation.pseudo_targets import DEFAULT_SEARCH
 from mtdistill.distillation.targets import stores_targets
 from mtdistill.distillation.trainer import DistillationTrainer, rehearsal_trainer
 from mtdistill.teacher.state_cache import cache_bytes
@@ -70,12 +70,12 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     started = time.perf_counter()
     translator.translate(sources)
     per_sentence = (time.perf_counter() - started) / len(sources)
-    times = 2 if config.teacher.pseudo_targets else 1
+    times = 1 + config.teacher.pseudo_targets  # fewer, where translations are gold texts or fail the checks
     updates = trainer.schedule.updates(times * len(rows))
     seconds = (
         updates * per_update
         + times * per_teacher_pass
-        + (_seconds_per_search(translator, sources) * len(rows) if config.teacher.pseudo_targets else 0.0)
+        + _seconds_per_search(translator, sources, config.teacher.pseudo_targets) * len(rows)
         + training.evaluations * training.validation_sentences * per_sentence
         + data.manifest.sizes["test"] * _REPORT_SECONDS_PER_SENTENCE
     )
@@ -96,10 +96,13 @@ class _Zeros:
         return zeros
 
 
-def _seconds_per_search(translator: CTranslate2Translator, sources: list[str]) -> float:
-    """What a pseudo-target takes."""
+def _seconds_per_search(translator: CTranslate2Translator, sources: list[str], kept: int) -> float:
+    """What the pseudo-targets of a source take."""
+    if not kept:
+        return 0.0
+    search = search_for(kept)
     started = time.perf_counter()
-    translator.candidates(sources, beam_size=DEFAULT_SEARCH.beam_size, number=DEFAULT_SEARCH.n_best)
+    translator.candidates(sources, beam_size=search.beam_size, number=search.n_best)
     return (time.perf_counter() - started) / len(sources)
 
 

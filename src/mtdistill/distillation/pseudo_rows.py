@@ -21,8 +21,9 @@ from mtdistill.data.rows import tokenised_rows
 from mtdistill.data.splits import SPLITS, shared_with
 from mtdistill.data.splitting import keys_of
 from mtdistill.display import Display
+from mtdistill.distillation.candidates import search_for
 from mtdistill.distillation.materials import Materials
-from mtdistill.distillation.pseudo_targets import DEFAULT_SEARCH, read_stored, write_pseudo_targets
+from mtdistill.distillation.pseudo_targets import read_stored, write_pseudo_targets
 from mtdistill.messages import tr
 from mtdistill.teacher.state_cache import weights_fingerprint
 
@@ -38,12 +39,12 @@ class _Pair:
 def with_pseudo_targets(
     config: RunConfig, materials: Materials, rows: datasets.Dataset, display: Display
 ) -> datasets.Dataset:
-    """The rows, and after them one for every source that the teacher translates well and not as a gold text does.
+    """The rows, and after them the teacher's translations of their sources that are fit to train on and no gold text.
 
     Translations that are held-out sentences are left out, as in all training text.
 
     Args:
-        config: `teacher.pseudo_targets` decides; where it is off, the rows come back as they are.
+        config: `teacher.pseudo_targets` says how many for each source; at 0 the rows come back as they are.
         materials: the teacher, and the languages of the data.
         rows: tokenised training pairs.
         display: shows the translating.
@@ -77,15 +78,15 @@ def _made_once(
     display: Display,
 ) -> list[_Pair]:
     """The teacher's translations of these sources, from disk if an earlier run has made them."""
-    fingerprint = weights_fingerprint(materials.teacher.model)
-    made_of = json.dumps([fingerprint, asdict(DEFAULT_SEARCH), sentences.sources, sentences.references])
+    fingerprint, search = weights_fingerprint(materials.teacher.model), search_for(config.teacher.pseudo_targets)
+    made_of = json.dumps([fingerprint, asdict(search), sentences.sources, sentences.references])
     path = Path(config.output) / FOLDER / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(path, display):
         pairs = _stored_pairs(path, gold)
         if pairs is None:
             translator, lang = materials.teacher_translator(), materials.data.target_lang
-            made = write_pseudo_targets(sentences, translator, lang, path, DEFAULT_SEARCH, display, teacher=fingerprint)
+            made = write_pseudo_targets(sentences, translator, lang, path, search, display, teacher=fingerprint)
             display.say(str(made))
             pairs = _stored_pairs(path, gold) or []
         return pairs

@@ -1,7 +1,7 @@
 """Pseudo-targets: training text whose targets the teacher has translated.
 
 Also called sequence-level knowledge distillation, forward translation, or distilled data (Kim & Rush 2016,
-arXiv:1606.07947). Of the n best translations of a beam search the one closest to the gold text is kept, by sentence
+arXiv:1606.07947). Of the n best translations of a beam search those closest to the gold text are kept, by sentence
 chrF2 (their "sequence-level interpolation"); where there is no gold text, the best of the search. What fails an output
 check is left out. Added to the gold pairs as more training text, as Gordon & Duh 2019 (arXiv:1912.03334) do.
 
@@ -28,39 +28,18 @@ from mtdistill.decoding import CTranslate2Translator, Translation
 from mtdistill.decoding.ctranslate2 import ComputeType
 from mtdistill.decoding.translator import is_visible
 from mtdistill.display import Display
+from mtdistill.distillation.candidates import DEFAULT_SEARCH, Choice, Pair, Search, choose
 from mtdistill.distillation.materials import prepare_materials
 from mtdistill.errors import ConfigError, DataError
-from mtdistill.evaluation import sentence_chrf
 from mtdistill.files import write_atomically
 from mtdistill.messages import listed, tr
-from mtdistill.output_checks import check_translation, check_translations
+from mtdistill.output_checks import check_translations
 from mtdistill.report.wording import check_name
 from mtdistill.teacher.state_cache import weights_fingerprint
 from mtdistill.text import normalise
 
 CHUNK_SENTENCES = 1024  # what a kill may cost
-_Pair = tuple[str, list[str]]  # a source and its gold texts
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Search:
-    """How the teacher translates.
-
-    Attributes:
-        beam_size: hypotheses kept in the search.
-        n_best: translations to choose from, at most `beam_size`.
-        share: of the sources that are translated, in (0, 1]; which ones is drawn by `seed`.
-        seed: of that draw.
-    """
-
-    beam_size: int = 5
-    n_best: int = 4
-    share: float = 1.0
-    seed: int = 1
-
-
-DEFAULT_SEARCH = Search()
 
 
 @dataclass(frozen=True)
@@ -68,11 +47,11 @@ class PseudoTargets:
     """What was written.
 
     Attributes:
-        path: JSONL, a pair a line: source, target, rank (of the choice among the n best, 0 for the best) and chrf
-            (sentence chrF2 to the gold text, null without one).
+        path: JSONL, a pair a line: source, target, rank (among the n best, 0 for the best) and chrf (sentence chrF2 to
+            the gold text, null without one); the pairs of a source stand together, the closest to the gold text first.
         sources: distinct sentences that were translated.
         written: pairs in the file.
-        dropped: how many sources have no pair, by the check their translation failed.
+        dropped: sources without a translation that passes the checks, and translations that too many sources share, by check.
         same_as_gold: pairs whose target is a gold text, which cleaning drops again as duplicates.
         mean_chrf: of the pairs to their gold texts; NaN without any.
     """
@@ -93,15 +72,6 @@ class PseudoTargets:
             zh=f"{self.sources} 个句子得到 {self.written} 个句对，写入 {self.path}（丢弃：{dropped}）；"
             f"与标准译文的 chrF2 为 {gold}，其中 {self.same_as_gold} 个与之相同",
         )
-
-
-@dataclass(frozen=True)
-class _Choice:
-    source: str
-    target: str
-    rank: int
-    chrf: float | None
-    failure: str | None
 
 
 def make_pseudo_targets(
@@ -167,17 +137,17 @@ def write_pseudo_targets(
     parts = path.with_name(f".{path.name}.parts")
     text = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
     _begin(parts, {**asdict(search), "teacher": teacher, "precision": translator.precision, "text": text})
-    choices: list[_Choice] = []
+    choices: list[Choice] = []
     with display.bar(tr(en="translating", zh="正在翻译"), len(pairs)) as bar:
         for first in range(0, len(pairs), CHUNK_SENTENCES):
             part = parts / f"{first:09}.jsonl"
             chunk = pairs[first : first + CHUNK_SENTENCES]
-            found = read_stored(part, _Choice)  # by an interrupted run; what is damaged is translated again
-            if found is None or [each.source for each in found] != [source for source, _ in chunk]:
-                found = _choose(chunk, translator, target_lang, search)
+            found = read_stored(part, Choice)  # by an interrupted run; what is damaged is translated again
+            if found is None or list(dict.fromkeys(each.source for each in found)) != [source for source, _ in chunk]:
+                found = choose(chunk, translator, target_lang, search)
                 write_atomically(part, _as_lines(asdict(each) for each in found))
             choices += found
-            bar.advance_to(len(choices))
+            bar.advance_to(first + len(chunk))
     result = _write(choices, dict(pairs), target_lang, path)
     shutil.rmtree(parts, ignore_errors=True)
     return result
@@ -192,15 +162,18 @@ def _require_possible(path: Path, search: Search) -> None:
                 zh=f"伪目标文件已存在：{path}，应为新的名称。请删除该文件，或换一个 --to。",
             )
         )
-    if search.n_best > search.beam_size:
-        raise ConfigError(
-            tr(
-                en=f"more translations than the search keeps: got --n-best {search.n_best}, accepted up to {search.beam_size}, "
-                "the beam. Raise --beam, or lower --n-best.",
-                zh=f"候选译文数大于束宽：--n-best 为 {search.n_best}，最多 {search.beam_size}。"
-                "请提高 --beam 或降低 --n-best。",
+    for name, value, limit_name, limit in (
+        ("--n-best", search.n_best, "--beam", search.beam_size),
+        ("--keep", search.kept, "--n-best", search.n_best),
+    ):
+        if value > limit:
+            raise ConfigError(
+                tr(
+                    en=f"more translations than there are: got {name} {value}, accepted up to {limit}, the {limit_name}. "
+                    f"Raise {limit_name}, or lower {name}.",
+                    zh=f"译文数过大：{name} 为 {value}，最多为 {limit_name} 的 {limit}。请提高 {limit_name} 或降低 {name}。",
+                )
             )
-        )
 
 
 def _monolingual(files: Sequence[str | Path], source_lang: str) -> EvaluationSet:
@@ -217,7 +190,7 @@ def _monolingual(files: Sequence[str | Path], source_lang: str) -> EvaluationSet
     return EvaluationSet(distinct, [[] for _ in distinct])
 
 
-def _drawn(sentences: EvaluationSet, search: Search) -> list[_Pair]:
+def _drawn(sentences: EvaluationSet, search: Search) -> list[Pair]:
     pairs = list(zip(sentences.sources, sentences.references, strict=True))
     count = max(1, round(len(pairs) * search.share))
     return [pairs[row] for row in np.sort(np.random.default_rng(search.seed).permutation(len(pairs))[:count])]
@@ -241,31 +214,7 @@ def read_stored(path: Path, kind: type[T]) -> list[T] | None:
         return None
 
 
-def _choose(
-    pairs: Sequence[_Pair], translator: CTranslate2Translator, target_lang: str, search: Search
-) -> list[_Choice]:
-    sources = [source for source, _ in pairs]
-    found = translator.candidates(sources, beam_size=search.beam_size, number=search.n_best)
-    return [_best(source, gold, each, target_lang) for (source, gold), each in zip(pairs, found, strict=True)]
-
-
-def _best(source: str, gold: Sequence[str], candidates: Sequence[Translation], target_lang: str) -> _Choice:
-    """The candidate that is closest to the gold text, of those that pass the checks; the best one where none does."""
-    failures = [
-        check_translation(source, each.text, target_lang=target_lang, hit_length_cap=each.hit_length_cap)
-        for each in candidates
-    ]
-    passing = [rank for rank, failure in enumerate(failures) if failure is None]
-    if not passing:
-        return _Choice(source, candidates[0].text, 0, None, failures[0])
-    if not gold:
-        return _Choice(source, candidates[passing[0]].text, passing[0], None, None)
-    scores = {rank: sentence_chrf(candidates[rank].text, gold) for rank in passing}
-    rank = max(scores, key=lambda rank: scores[rank])
-    return _Choice(source, candidates[rank].text, rank, scores[rank], None)
-
-
-def _write(choices: Sequence[_Choice], gold: Mapping[str, list[str]], target_lang: str, path: Path) -> PseudoTargets:
+def _write(choices: Sequence[Choice], gold: Mapping[str, list[str]], target_lang: str, path: Path) -> PseudoTargets:
     kept = [each for each in choices if each.failure is None]
     # A text that many different sources share says nothing about any of them.
     shared = check_translations(
@@ -286,7 +235,7 @@ def _write(choices: Sequence[_Choice], gold: Mapping[str, list[str]], target_lan
     scores = [each.chrf for each in kept if each.chrf is not None]
     same = sum(each.target in gold[each.source] for each in kept)
     mean_chrf = sum(scores) / len(scores) if scores else math.nan
-    return PseudoTargets(path, len(choices), len(kept), dict(dropped), same, mean_chrf)
+    return PseudoTargets(path, len(gold), len(kept), dict(dropped), same, mean_chrf)
 
 
 def _counted(dropped: Mapping[str, int]) -> str:
