@@ -21,7 +21,7 @@ from mtdistill.data.tokenizer import PAD_ID, load_tokenizer
 from mtdistill.errors import CheckpointError
 from mtdistill.files import changed_files, checksums_of
 from mtdistill.messages import tr
-from mtdistill.modeling.t5 import load_model
+from mtdistill.modeling.t5 import load_model, unreadable
 
 INFO_FILE = "mtdistill.json"  # of students and exports
 RECORD_FILE = "training_record.json"  # of teachers
@@ -162,18 +162,6 @@ def _failure(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFa
         reason = f"{type(error).__name__}: {error}"
         return [tr(en=f"a translation fails ({reason})", zh=f"翻译失败（{reason}）")]
     return []
-
-
-def unreadable(path: Path, detail: str) -> CheckpointError:
-    """The error for a model that is damaged, or no T5."""
-    return CheckpointError(
-        tr(
-            en=f"the model could not be read: got {path} ({detail}), accepted a T5 model with its tokenizer and nothing "
-            "that runs code. Check the path, or copy it again.",
-            zh=f"无法读取模型：{path}（{detail}），需要 T5 模型及其分词器，且不含任何可执行代码。"
-            "请检查路径，或重新复制。",
-        )
-    )
 
 
 def _record(folder: Path) -> Mapping[str, Any]:

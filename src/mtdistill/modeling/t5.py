@@ -70,10 +70,10 @@ def load_model(folder: Path) -> T5ForConditionalGeneration:
     except CheckpointError:
         raise
     except Exception as error:  # transformers, safetensors and json each raise their own for a damaged file
-        raise _unreadable(folder, f"{type(error).__name__}: {error}") from error
+        raise unreadable(folder, f"{type(error).__name__}: {error}") from error
     if info["missing_keys"]:  # transformers only warns, and goes on with random weights
         names = sorted(info["missing_keys"])
-        raise _unreadable(folder, tr(en=f"{len(names)} weights are missing, such as {names[0]}",
+        raise unreadable(folder, tr(en=f"{len(names)} weights are missing, such as {names[0]}",
                                      zh=f"缺少 {len(names)} 个权重，例如 {names[0]}"))  # fmt: skip
     return model.eval()
 
@@ -138,12 +138,13 @@ def _other_architecture(folder: Path, name: str) -> CheckpointError:
     )
 
 
-def _unreadable(folder: Path, detail: str) -> CheckpointError:
+def unreadable(path: Path, detail: str) -> CheckpointError:
+    """The error for a model that is damaged, or no T5."""
     return CheckpointError(
         tr(
-            en=f"the model could not be read: got {folder} ({detail}), accepted a Hugging Face folder with a T5 model. "
-            "Check the path, or copy the folder again.",
-            zh=f"无法读取模型：得到 {folder}（{detail}），需要含有 T5 模型的 Hugging Face 文件夹。"
-            "请检查路径，或重新复制该文件夹。",
+            en=f"the model could not be read: got {path} ({detail}), accepted a Hugging Face folder or a student's "
+            ".pt with a T5 model, its tokenizer and nothing that runs code. Check the path, or copy it again.",
+            zh=f"无法读取模型：{path}（{detail}），需要 Hugging Face 文件夹或学生模型的 .pt，含有 T5 模型及其分词器，"
+            "且不含任何可执行代码。请检查路径，或重新复制。",
         )
     )

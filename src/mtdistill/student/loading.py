@@ -15,7 +15,8 @@ from mtdistill.decoding import CTranslate2Translator, HuggingFaceTranslator, Onn
 from mtdistill.display import Display
 from mtdistill.errors import CheckpointError, ConfigError
 from mtdistill.messages import tr
-from mtdistill.modeling.folder import INFO_FILE, read_info, require_unchanged, unreadable
+from mtdistill.modeling.folder import INFO_FILE, read_info, require_unchanged
+from mtdistill.modeling.t5 import unreadable
 from mtdistill.student.bundle import Student, load_student
 
 Form = Literal["PyTorch", "CTranslate2", "ONNX Runtime"]
