@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mtdistill.config import RunConfig, apply_overrides
+from mtdistill.distillation.candidates import Search
 from mtdistill.presets import load_preset
 
 
@@ -49,10 +50,18 @@ def test_pseudo_targets_are_trained_on_beside_everything_else(
     class Done:
         path = Path("my runs/pseudo-targets.jsonl")
 
-    monkeypatch.setattr("mtdistill.distillation.pseudo_targets.make_pseudo_targets", lambda *_, **__: Done())
+    asked = []
+
+    def make(_config: Any, _path: Path, search: Search, *_: Any, **__: Any) -> Done:
+        asked.append(search)
+        return Done()
+
+    monkeypatch.setattr("mtdistill.distillation.pseudo_targets.make_pseudo_targets", make)
     extra = f'data.extra=["{own_text}"]'
-    called = run("pseudo-targets", "--output", "my runs", "--set", extra, "--set", "kd.alpha=0.8")
+    wide = ("--beam", "7", "--n-best", "6", "--keep", "3", "--share", "0.5")
+    called = run("pseudo-targets", *wide, "--output", "my runs", "--set", extra, "--set", "kd.alpha=0.8")
     assert called.code == 0, called.err
+    assert asked == [Search(beam_size=7, n_best=6, kept=3, share=0.5)]
     both = f'data.extra=["{own_text}", "{Done.path}"]'
     usual = load_preset("balanced").config
     assert settings_of(called.out) == apply_overrides(usual, ["output=my runs", both, "kd.alpha=0.8"])
