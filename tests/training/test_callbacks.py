@@ -15,6 +15,7 @@ from torch import nn
 
 from mtdistill.display import Display
 from mtdistill.training.callbacks import (
+    BestBy,
     BestModel,
     LogBeforeCheckpoint,
     MetricsFile,
@@ -119,27 +120,36 @@ class TestBestModel:
         self, args: Any, saved: list[Any], save: Any, best_so_far: float | None, score: float, is_saved: bool
     ) -> None:
         metrics = {"eval_bleu": score, "eval_chrf": 7.0}
-        callback = BestModel("bleu", save, None)
+        callback = BestModel(BestBy("bleu"), save, None)
         callback.on_evaluate(args, state_at(3, best_metric=best_so_far), None, metrics, model=model_of(2.0))
         assert saved == ([([2.0, 2.0], {"bleu": score, "chrf": 7.0})] if is_saved else [])
 
     def test_another_metric(self, args: Any, saved: list[Any], save: Any) -> None:
-        callback = BestModel("chrf", save, None)
+        callback = BestModel(BestBy("chrf"), save, None)
         state = state_at(3, best_metric=5.0)
         callback.on_evaluate(args, state, None, {"eval_bleu": 1.0, "eval_chrf": 7.0}, model=model_of(2.0))
         assert len(saved) == 1
+
+    def test_of_two_as_good_the_later_and_small_losses_do_not_add_up(
+        self, args: Any, saved: list[Any], save: Any
+    ) -> None:
+        callback, state = BestModel(BestBy("chrf", margin=0.5), save, None), state_at(3)
+        for score in (40.0, 39.6, 39.3, 39.5, 40.2, 39.75, float("nan")):
+            callback.on_evaluate(args, state, None, {"eval_chrf": score}, model=model_of(score))
+        assert [scores["chrf"] for _, scores in saved] == [40.0, 39.6, 40.2, 39.75]
+        assert state.best_metric == 40.2
 
     def test_saves_the_averaged_weights(self, args: Any, saved: list[Any], save: Any) -> None:
         average, model = MovingAverage(0.9), model_of(1.0)
         average.on_train_begin(args, state_at(0), None, model=model)
         set_to(model, 2.0)
-        BestModel("bleu", save, average).on_evaluate(args, state_at(3), None, {"eval_bleu": 1.0}, model=model)
+        BestModel(BestBy("bleu"), save, average).on_evaluate(args, state_at(3), None, {"eval_bleu": 1.0}, model=model)
         assert saved[0][0] == [1.0, 1.0]
         assert model.weight.tolist() == [[2.0, 2.0]]
 
     def test_one_process_of_several_saves(self, args: Any, saved: list[Any], save: Any) -> None:
         state = state_at(3, is_world_process_zero=False)
-        BestModel("bleu", save, None).on_evaluate(args, state, None, {"eval_bleu": 1.0}, model=model_of(1.0))
+        BestModel(BestBy("bleu"), save, None).on_evaluate(args, state, None, {"eval_bleu": 1.0}, model=model_of(1.0))
         assert saved == []
 
 

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -82,31 +83,45 @@ class EpochOrder(TrainerCallback):  # type: ignore[misc]
         self._batches.set_epoch(int(state.epoch + 1e-6))
 
 
+@dataclass(frozen=True)
+class BestBy:
+    """Which model counts as the best: the latest that scores no worse than any before it by more than a margin.
+
+    Attributes:
+        score: name of the validation score; larger is better.
+        margin: >= 0; what scores differ by without meaning anything. Where two are as good, the one trained longer counts.
+    """
+
+    score: str
+    margin: float = 0.0
+
+
 class BestModel(TrainerCallback):  # type: ignore[misc]
-    """Hands the model to `save` whenever its validation score is the best so far.
+    """Hands the model to `save` whenever it is the best so far.
 
     Args:
-        metric: name of the score, without "eval_"; larger is better.
+        best_by: what decides that.
         save: gets the model, with the averaged weights where there are any, and all scores by name.
         average: the moving average that the scores belong to.
     """
 
     def __init__(
         self,
-        metric: str,
+        best_by: BestBy,
         save: Callable[[T5ForConditionalGeneration, Mapping[str, float]], None],
         average: MovingAverage | None,
     ) -> None:
-        self.metric, self.save, self.average = f"eval_{metric}", save, average
+        self.best_by, self.save, self.average = best_by, save, average
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Mapping[str, float], model: Any = None, **_: Any
     ) -> None:
         """Compare with the best so far, and note a new one as the Trainer would later: training may go back before it does."""
-        best = -math.inf if state.best_metric is None else state.best_metric
-        if not metrics[self.metric] > best:
+        highest = -math.inf if state.best_metric is None else state.best_metric
+        score = metrics[f"eval_{self.best_by.score}"]
+        if not score > highest - self.best_by.margin:
             return
-        state.best_metric = metrics[self.metric]
+        state.best_metric = max(score, highest)  # the margin is counted from here, so that small losses do not add up
         if state.is_world_process_zero:
             with self.average.applied_to(model) if self.average else nullcontext():
                 self.save(model, {name.removeprefix("eval_"): value for name, value in metrics.items()})

@@ -31,7 +31,7 @@ from mtdistill.health.monitor import GoBack, Monitor
 from mtdistill.health.outputs import Outputs
 from mtdistill.modeling.packed import supports
 from mtdistill.modeling.padded import teacher_forced
-from mtdistill.training.callbacks import BestModel, EpochOrder, LogBeforeCheckpoint, MovingAverage
+from mtdistill.training.callbacks import BestBy, BestModel, EpochOrder, LogBeforeCheckpoint, MovingAverage
 from mtdistill.training.checkpoints import Checkpoints
 from mtdistill.training.engine import ONE_THREAD, Engine, Workers
 from mtdistill.training.fused_updates import FusedUpdates
@@ -55,7 +55,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         folder: where checkpoints go.
         validate: scores of the model by name, such as ``bleu``; called with the averaged weights where there are any,
             in evaluation mode, at most ``schedule.evaluations`` times and always after the last update.
-        best_metric: which of those scores chooses the best model; larger is better.
+        best_by: which of those scores chooses the best model, and how.
         save_best: called with the best model so far, whenever there is a new one.
         callbacks: more Trainer callbacks, such as the progress display.
         monitor: watches every update and evaluation, and has training go back where it must; None: only a loss that is
@@ -75,7 +75,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         folder: Path,
         validate: Validate,
         *,
-        best_metric: str = "bleu",
+        best_by: BestBy = BestBy("bleu"),  # noqa: B008 - frozen
         save_best: Callable[[T5ForConditionalGeneration, Mapping[str, float]], None] = lambda _model, _scores: None,
         callbacks: Sequence[TrainerCallback] = (),
         monitor: Monitor | None = None,
@@ -118,7 +118,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
                 save_steps=every,
                 logging_steps=max(1, min(25, updates // 20)),
                 report_to=[],  # the pipeline brings a TensorBoard callback that writes where the run folder says
-                metric_for_best_model=best_metric,
+                metric_for_best_model=best_by.score,
                 greater_is_better=True,
                 seed=schedule.seed,
                 remove_unused_columns=False,
@@ -133,7 +133,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
             callbacks=[
                 EpochOrder(self._batches),
                 *([self.average] if self.average else []),
-                BestModel(best_metric, save_best, self.average),
+                BestModel(best_by, save_best, self.average),
                 *([self.watch] if self.watch else []),
                 *callbacks,
                 self.interruption,
