@@ -100,6 +100,6 @@ def start_student(config: RunConfig, teacher: Teacher, data: PreparedData) -> St
 def first_batches(data: PreparedData, split: str, sentences: int, max_tokens: int) -> list[Batch]:
     """The first sentences of a split as padded tensors, those of like lengths together: padding costs as much as text."""
     dataset = data.split(split)
-    rows, lengths = PackedRows(dataset, max_tokens), token_lengths(dataset)[:sentences].max(axis=1)
-    order = lengths.argsort(kind="stable").tolist()
+    dataset = dataset.select(range(min(sentences, len(dataset))))
+    rows, order = PackedRows(dataset, max_tokens), token_lengths(dataset).max(axis=1).argsort(kind="stable").tolist()
     return [rows.batch(order[first : first + _BATCH]).padded() for first in range(0, len(order), _BATCH)]

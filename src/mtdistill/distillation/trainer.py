@@ -26,7 +26,7 @@ from mtdistill.training.schedule import Schedule
 from mtdistill.training.trainer import TranslationTrainer, Validate
 
 # chrF2 varies less from sentence to sentence than BLEU; on 500 sources the difference of two evaluations of one run still has
-# a standard error of 0.35 (docs/decisions/0015-which-student-is-the-best.md).
+# a standard error of 0.33 to 0.52 (docs/decisions/0015-which-student-is-the-best.md).
 BEST_BY = BestBy("chrf", margin=0.5)
 
 

@@ -85,11 +85,11 @@ class EpochOrder(TrainerCallback):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class BestBy:
-    """Which model counts as the best: the latest that scores no worse than any before it by more than a margin.
+    """Which model counts as the best: the latest that scores above the highest score before it less a margin.
 
     Attributes:
         score: name of the validation score; larger is better.
-        margin: >= 0; what scores differ by without meaning anything. Where two are as good, the one trained longer counts.
+        margin: >= 0; what scores differ by without meaning anything, so that of two as good the one trained longer counts.
     """
 
     score: str
