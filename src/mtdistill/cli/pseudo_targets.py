@@ -23,14 +23,14 @@ def add_pseudo_targets(app: typer.Typer) -> None:
         zh="源语言文本，每行一句，代替训练文本（可重复）",
     )
     beam_option = number_option("--beam", 1, 100, en="beam size of the search", zh="束宽")
-    n_best_option = number_option(
-        "--n-best",
+    n_best_option = number_option("--n-best", 1, 100, en="translations to choose from", zh="候选译文数")
+    keep_option = number_option(
+        "--keep",
         1,
         100,
-        en="translations to choose from, the closest to the gold text",
-        zh="候选译文数，取最接近标准译文者",
+        en="translations kept of each sentence, those closest to the gold text",
+        zh="每个句子保留的译文数，取最接近标准译文者",
     )
-    keep_option = number_option("--keep", 1, 100, en="translations kept of each sentence", zh="每个句子保留的译文数")
     share_option = number_option(
         "--share", 0.0001, 1.0, en="share of the sentences to translate", zh="要翻译的句子比例"
     )
