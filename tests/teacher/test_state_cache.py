@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mtdistill.teacher import state_cache as module
 from mtdistill.teacher.cache_manifest import drop_damaged, read_manifest, remove_cache, verify_cache
 from mtdistill.teacher.state_cache import CachedTargets, build_cache, cache_bytes, cache_folder, cache_parts
 from mtdistill.teacher.targets import LiveTargets, TargetSource
+from mtdistill.training.engine import Workers
 from mtdistill.training.fused_loss import fused_loss
 
 LIMIT = 32
@@ -58,6 +60,7 @@ class Setting:
     rows: datasets.Dataset
     root: Path
     limit: int = LIMIT
+    workers: int = 2
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -68,7 +71,10 @@ class Setting:
         return cache_folder(self.root, self.parts)
 
     def build(self, source: TargetSource | None = None, **options: Any) -> CachedTargets:
-        return build_cache(self.folder, self.parts, self.rows, source or LiveTargets(self.teacher), **options)
+        with closing(Workers(self.workers, 1)) as workers:
+            return build_cache(
+                self.folder, self.parts, self.rows, source or LiveTargets(self.teacher), workers, **options
+            )
 
     def batch(self, rows: Sequence[int]) -> PackedBatch:
         return PackedRows(self.rows, self.limit).batch(list(rows))
@@ -94,6 +100,11 @@ class TestStates:
         random = torch.randperm(160, generator=torch.Generator().manual_seed(0)).tolist()
         for rows in (range(160), range(159, -1, -1), random, [49, 50, 51], [159], [7, 120, 7]):
             assert_like_live(setting, cached, rows)
+
+    def test_they_do_not_depend_on_how_many_work_on_them(self, setting: Setting, tmp_path: Path) -> None:
+        one, three = (Setting(setting.teacher, setting.rows, tmp_path / str(count), workers=count) for count in (1, 3))
+        batch = setting.batch(range(160))
+        assert torch.equal(one.build().states(batch), three.build().states(batch))
 
     def test_they_have_the_type_of_the_head(self, setting: Setting) -> None:
         setting.build()
@@ -188,8 +199,8 @@ class TestIdentity:
         with pytest.raises(CacheError, match=rf"something else: {name} is .*{value!r}\. Build another") as refused:
             CachedTargets(setting.folder, head, wanted)
         assert str(setting.folder) in str(refused.value)
-        with pytest.raises(CacheError, match=f"something else: {name} is"):
-            build_cache(setting.folder, wanted, setting.rows, LiveTargets(setting.teacher))
+        with closing(Workers(1, 1)) as workers, pytest.raises(CacheError, match=f"something else: {name} is"):
+            build_cache(setting.folder, wanted, setting.rows, LiveTargets(setting.teacher), workers)
         assert CachedTargets(setting.folder, head, setting.parts).manifest.rows == 160
 
     def test_every_part_is_tried_above(self, setting: Setting) -> None:

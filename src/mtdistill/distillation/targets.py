@@ -4,6 +4,7 @@ Imported by the pipeline, the forecast and the command line; imports teacher, tr
 """
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mtdistill.messages import tr
 from mtdistill.teacher.cache_manifest import MANIFEST, drop_damaged
 from mtdistill.teacher.state_cache import CachedTargets, build_cache, cache_bytes, cache_folder, cache_parts
 from mtdistill.teacher.targets import LiveTargets, TargetSource
-from mtdistill.training.engine import Engine
+from mtdistill.training.engine import Engine, Workers
 
 # Disk that must stay free beside the cache: checkpoints and the system want some too.
 SPARE_BYTES = 2**30
@@ -86,8 +87,9 @@ def stored_targets(config: RunConfig, teacher: T5ForConditionalGeneration, rows:
             display.say(explain(finding))
         else:
             journal.record(finding)
-    with display.bar(tr(en="teacher states", zh="教师状态"), len(rows)) as bar:
-        targets = build_cache(folder, parts, rows, live, lambda done, _: bar.advance_to(done))
+    workers = Workers(engine.parts, engine.threads_per_part)
+    with closing(workers), display.bar(tr(en="teacher states", zh="教师状态"), len(rows)) as bar:
+        targets = build_cache(folder, parts, rows, live, workers, lambda done, _: bar.advance_to(done))
     size = f"{targets.manifest.mib:.0f} MiB"
     display.say(tr(en=f"teacher states: {folder} ({size})", zh=f"教师状态：{folder}（{size}）"))
     return targets

@@ -8,7 +8,7 @@ Reads: tokenised rows, a teacher. Writes, under a name that is the hash of every
     └── manifest.json           written last: what the states depend on, and a checksum of every file
 
 A shard appears when it is whole, so an interrupted build goes on where it stopped. Imported by the pipeline and the
-command line; imports teacher.cache_manifest, teacher.targets, data, files.
+command line; imports teacher.cache_manifest, teacher.targets, data, files, training.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -34,6 +35,7 @@ from mtdistill.files import checksums_of, write_atomically
 from mtdistill.messages import tr
 from mtdistill.teacher.cache_manifest import MANIFEST, STARTS, CacheManifest, damaged, read_manifest
 from mtdistill.teacher.targets import TargetSource
+from mtdistill.training.engine import Workers
 
 FORMAT_VERSION = 1
 SHARD_ROWS = 8192
@@ -88,7 +90,7 @@ def cache_bytes(rows: datasets.Dataset, max_tokens: int, width: int) -> int:
     return int(_starts(rows, max_tokens)[-1]) * width * 2
 
 
-def build_cache(folder: Path, parts: Mapping[str, Any], rows: datasets.Dataset, source: TargetSource,
+def build_cache(folder: Path, parts: Mapping[str, Any], rows: datasets.Dataset, source: TargetSource, workers: Workers,
                 progress: Progress = lambda _done, _total: None) -> "CachedTargets":  # fmt: skip
     """Compute what is missing of a cache, and open it.
 
@@ -97,6 +99,7 @@ def build_cache(folder: Path, parts: Mapping[str, Any], rows: datasets.Dataset, 
         parts: from `cache_parts`.
         rows: the rows that they name.
         source: the live teacher.
+        workers: what it runs in; each works on sentences of its own.
         progress: called with the rows that are done, and all.
 
     Raises:
@@ -112,7 +115,7 @@ def build_cache(folder: Path, parts: Mapping[str, Any], rows: datasets.Dataset, 
         for number, first in enumerate(range(0, len(rows), SHARD_ROWS)):
             shard, last = folder / _shard_name(number), min(first + SHARD_ROWS, len(rows))
             if not shard.is_file():
-                _write_array(shard, _states_of(packed, starts, first, last, source, progress))
+                _write_array(shard, _states_of(packed, starts, first, last, source, workers, progress))
             progress(last, len(rows))
         manifest = CacheManifest(
             folder.name, int(starts[-1]), len(rows), source.head.shape[1], dict(parts),
@@ -181,19 +184,27 @@ class CachedTargets:
 
 
 def _states_of(packed: PackedRows, starts: npt.NDArray[np.int64], first: int, last: int, source: TargetSource,
-               progress: Progress) -> npt.NDArray[np.float16]:  # fmt: skip
+               workers: Workers, progress: Progress) -> npt.NDArray[np.float16]:  # fmt: skip
     """States of rows first to last - 1, in order; computed in batches of similar length."""
     base = starts[first]
     found = np.empty((int(starts[last] - base), source.head.shape[1]), np.float16)
     by_length = first + np.argsort(np.diff(starts[first : last + 1]), kind="stable")
-    for begin in range(0, len(by_length), _BATCH_ROWS):
-        rows = by_length[begin : begin + _BATCH_ROWS].tolist()
-        batch = packed.batch(rows)
-        states = source.states(batch).half().numpy()
-        for row, start, end in zip(rows, batch.target_starts[:-1], batch.target_starts[1:], strict=True):
-            found[starts[row] - base : starts[row + 1] - base] = states[start:end]
-        progress(first + min(begin + _BATCH_ROWS, len(by_length)), len(packed))
+    parts = [by_length[begin : begin + _BATCH_ROWS].tolist() for begin in range(0, len(by_length), _BATCH_ROWS)]
+    done = first
+    for begin in range(0, len(parts), workers.count):
+        batches = [packed.batch(rows) for rows in parts[begin : begin + workers.count]]
+        results = workers.map(partial(_computed, source, batches), len(batches))
+        for batch, states in zip(batches, results, strict=True):
+            for row, start, end in zip(batch.rows, batch.target_starts[:-1], batch.target_starts[1:], strict=True):
+                found[starts[row] - base : starts[row + 1] - base] = states[start:end]
+            done += len(batch)
+        progress(done, len(packed))
     return found
+
+
+def _computed(source: TargetSource, batches: list[PackedBatch], place: int) -> npt.NDArray[np.float16]:
+    states: npt.NDArray[np.float16] = source.states(batches[place]).half().numpy()
+    return states
 
 
 def _starts(rows: datasets.Dataset, max_tokens: int) -> npt.NDArray[np.int64]:

@@ -125,6 +125,7 @@ class Workers:
 
     def __init__(self, count: int, threads: int) -> None:
         own = torch.get_num_threads()
+        self.count = count
         self._pool = ThreadPoolExecutor(count, "part", initializer=torch.set_num_threads, initargs=(threads,))
         # The setting belongs to the calling thread, but a new thread starts with the one made last, wherever.
         # All meet at the barrier, or the pool would start fewer; asking for the number fixes it for that thread.
