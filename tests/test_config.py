@@ -78,6 +78,7 @@ OVERRIDES: dict[str, tuple[str, object]] = {
     "student.kept_decoder_layers": ("1", (1,)),
     "student.heads": ("4", 4),
     "student.d_ff": ("512", 512),
+    "student.tie_inputs": ("true", True),
     "student.initialisation": ("random", "random"),
     "kd.temperature": ("3", 3.0),
     "kd.final_temperature": ("1.0", 1.0),
@@ -509,6 +510,7 @@ def configurations(draw: st.DrawFn) -> RunConfig:
     values["student"] |= {
         "kept_encoder_layers": layers,
         "encoder_layers": draw(st.sampled_from([None, len(layers)])) if layers else None,
+        "tie_inputs": draw(st.booleans()),
         "initialisation": draw(st.sampled_from(["slice", "select", "random"])),
     }
     values["kd"]["beta"] = draw(st.floats(0, 1, exclude_min=True))

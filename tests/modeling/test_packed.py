@@ -65,13 +65,20 @@ def gradients_of(model: T5ForConditionalGeneration, logits: Tensor, labels: Tens
     return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
 
+def with_source_table(model: T5ForConditionalGeneration) -> T5ForConditionalGeneration:
+    """The model, with other rows for the source than for the target."""
+    model.encoder.embed_tokens.weight = nn.Parameter(model.shared.weight.detach().flip(0))
+    return model
+
+
 class TestAgainstTransformers:
+    @pytest.mark.parametrize("tied", [True, False])
     @pytest.mark.parametrize("training", [True, False])
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
     def test_logits_and_all_gradients_are_the_stock_ones(
-        self, make: Make, packed: PackedBatch, dtype: torch.dtype, tolerance: float, training: bool
+        self, make: Make, packed: PackedBatch, dtype: torch.dtype, tolerance: float, training: bool, tied: bool
     ) -> None:
-        model = make().to(dtype).train(training)
+        model = (make() if tied else with_source_table(make())).to(dtype).train(training)
         expected = stock_logits(model, packed)
         wanted = gradients_of(model, expected, packed.labels)
         logits = our_logits(model, packed, dtype)
@@ -315,11 +322,12 @@ class TestSupports:
         model.lm_head.weight = nn.Parameter(model.shared.weight.detach().clone())
         assert not supports(model)
 
-    @pytest.mark.parametrize("stack", ["encoder", "decoder"])
-    def test_not_an_input_table_of_its_own(self, make: Make, stack: str) -> None:
+    def test_a_source_table_of_its_own(self, make: Make) -> None:
+        assert supports(with_source_table(make()))
+
+    def test_not_a_target_table_of_its_own(self, make: Make) -> None:
         model = make()
-        table = getattr(model, stack).embed_tokens
-        table.weight = nn.Parameter(model.shared.weight.detach().clone())
+        model.decoder.embed_tokens.weight = nn.Parameter(model.shared.weight.detach().clone())
         assert not supports(model)
 
     def test_not_an_output_head_without_scale(self, make: Make) -> None:

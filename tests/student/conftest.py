@@ -33,7 +33,7 @@ def make_teacher() -> Callable[..., T5ForConditionalGeneration]:
             )  # fmt: skip
             config.scale_decoder_outputs = scales_output
             model = T5ForConditionalGeneration(config)
-            for part, tied in (("decoder.embed_tokens", ties_inputs), ("lm_head", ties_head)):
+            for part, tied in (("encoder.embed_tokens", ties_inputs), ("lm_head", ties_head)):
                 if not tied:
                     model.get_submodule(part).weight = nn.Parameter(torch.randn(VOCABULARY, width))
             for name, parameter in model.named_parameters():

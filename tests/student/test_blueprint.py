@@ -134,7 +134,7 @@ def blueprints(draw: st.DrawFn) -> Blueprint:
     return Blueprint.plan(
         shape, width=draw(st.integers(1, shape.width)), encoder_layers=draw(st.integers(1, shape.encoder_layers)),
         decoder_layers=draw(st.integers(1, shape.decoder_layers)), heads=draw(st.integers(1, shape.heads)),
-        feed_forward_width=draw(st.integers(1, shape.feed_forward_width)),
+        feed_forward_width=draw(st.integers(1, shape.feed_forward_width)), ties_inputs=draw(st.booleans()),
     )  # fmt: skip
 
 
@@ -143,7 +143,7 @@ class TestParameterCount:
     @given(blueprints())
     def test_equals_that_of_the_real_model(self, plan: Blueprint) -> None:
         teacher = T5ForConditionalGeneration(config_of(plan.teacher))
-        for part, tied in (("decoder.embed_tokens", plan.teacher.ties_inputs), ("lm_head", plan.teacher.ties_head)):
+        for part, tied in (("encoder.embed_tokens", plan.teacher.ties_inputs), ("lm_head", plan.teacher.ties_head)):
             module = teacher.get_submodule(part)
             if not tied:
                 module.weight = type(module.weight)(module.weight.clone())
@@ -164,30 +164,10 @@ class TestParameterCount:
 class TestRecord:
     @settings(max_examples=25)
     @given(blueprints())
-    def test_survives_json(self, plan: Blueprint) -> None:
-        assert Blueprint.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
-
-    def test_explicit_sets_survive_json(self) -> None:
-        plan = dataclasses.replace(
-            Blueprint.plan(SHAPE, heads=2, feed_forward_width=2),
-            kept_encoder_heads=(1, 3),
-            kept_decoder_units=((0, 31), (4, 5)),
-        )
-        assert Blueprint.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
-
-    @pytest.mark.parametrize("name", ["width", "teacher"])
-    def test_missing_names_are_refused(self, name: str) -> None:
-        values = Blueprint.plan(SHAPE).to_dict()
-        del values[name]
-        with pytest.raises(StudentError, match=f"a Blueprint could not be read.*accepted .*{name}"):
-            Blueprint.from_dict(values)
-
-    def test_unknown_names_and_shapes_are_refused(self) -> None:
-        values = Blueprint.plan(SHAPE).to_dict()
-        with pytest.raises(StudentError, match=r"got the names .*depth"):
-            Blueprint.from_dict({**values, "depth": 3})
-        with pytest.raises(StudentError, match="a TeacherShape could not be read"):
-            Blueprint.from_dict({**values, "teacher": 3})
+    def test_is_plain_json(self, plan: Blueprint) -> None:
+        record = json.loads(json.dumps(plan.to_dict()))
+        assert record.keys() == {field.name for field in dataclasses.fields(Blueprint)}
+        assert TeacherShape(**record["teacher"]) == plan.teacher
 
     def test_prints_on_one_line_with_what_was_left_out(self) -> None:
         text = str(Blueprint.plan(SHAPE, width=15, encoder_layers=2))

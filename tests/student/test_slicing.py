@@ -90,6 +90,14 @@ class TestKeepingEverything:
         assert error(build.model, teacher, batches) < 1e-5
         assert list(build.kept_energy.values()) == pytest.approx([1.0] * 15)
 
+    def test_also_where_the_head_is_the_table_of_the_source(self, make_teacher: MakeTeacher, batches: Batches) -> None:
+        """What transformers makes of a target table of its own; the student then has three tables."""
+        teacher = make_teacher()
+        teacher.decoder.embed_tokens.weight = torch.nn.Parameter(torch.randn(40, 24))
+        plan = Blueprint.keep_everything(shape_of(teacher))
+        build = build_student(teacher, plan, measure_moments(teacher, batches))
+        assert error(build.model, teacher, batches) < 1e-5
+
     @kinds
     def test_survives_any_rotation(self, make_teacher: MakeTeacher, batches: Batches, kind: dict[str, bool],
                                    monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
@@ -117,6 +125,26 @@ class TestWidth:
         assert build.model.config.d_model == 13
         assert error(build.model, teacher, batches) < 1e-4
         assert min(build.kept_energy.values()) > 1 - 1e-9
+
+    @pytest.mark.parametrize("kind", [{}, {"ties_head": False}, {"gated": True}], ids=str)
+    def test_with_a_source_table_each_stack_has_a_subspace_of_its_own(
+        self, make_teacher: MakeTeacher, batches: Batches, kind: dict[str, bool]
+    ) -> None:
+        """The embeddings have 8 dimensions, and each stack writes into 5 that the other does not use: 18 together."""
+        teacher = make_teacher(**kind)
+        directions = torch.linalg.qr(torch.randn(24, 18, generator=torch.Generator().manual_seed(5))).Q
+        parts = {"shared": [*range(8)], "encoder": [*range(13)], "decoder": [*range(8), *range(13, 18)]}
+        into = {stack: directions[:, part] @ directions[:, part].T for stack, part in parts.items()}
+        for name, parameter in teacher.named_parameters():
+            if name.endswith((".o.weight", ".wo.weight")):
+                parameter.data = into[name.split(".")[0]] @ parameter.data
+        teacher.shared.weight.data = teacher.shared.weight @ into["shared"]
+        moments, shape = measure_moments(teacher, batches), shape_of(teacher)
+        separate, joint = (
+            build_student(teacher, Blueprint.plan(shape, width=13, ties_inputs=ties_inputs), moments).model
+            for ties_inputs in (False, True)
+        )
+        assert error(separate, teacher, batches) < 1e-4 < 0.01 < error(joint, teacher, batches)
 
     def test_the_subspace_needs_the_norm_gain(
         self, make_teacher: MakeTeacher, batches: Batches, monkeypatch: pytest.MonkeyPatch
@@ -349,11 +377,14 @@ class TestPartsLeftOut:
 
 class TestFiles:
     @kinds
+    @pytest.mark.parametrize("ties_inputs", [True, False])
     def test_round_trip_keeps_the_logits(
-        self, make_teacher: MakeTeacher, batches: Batches, tmp_path: Path, kind: dict[str, bool]
+        self, make_teacher: MakeTeacher, batches: Batches, tmp_path: Path, kind: dict[str, bool], ties_inputs: bool
     ) -> None:
         teacher = make_teacher(**kind)
-        plan = Blueprint.plan(shape_of(teacher), width=15, decoder_layers=2, heads=3, feed_forward_width=21)
+        plan = Blueprint.plan(
+            shape_of(teacher), width=15, decoder_layers=2, heads=3, feed_forward_width=21, ties_inputs=ties_inputs
+        )
         student = build_student(teacher, plan, measure_moments(teacher, batches)).model
         student.save_pretrained(tmp_path)
         again = T5ForConditionalGeneration.from_pretrained(tmp_path)

@@ -40,15 +40,17 @@ def plan_student(config: RunConfig, teacher: Teacher) -> Blueprint:
         StudentError: the shape does not fit the teacher, or could not be used by others.
     """
     shape, student = shape_of(teacher.model), config.student
+    width = student.resolve_width(shape.width)
     blueprint = Blueprint.plan(
         shape,
-        width=student.resolve_width(shape.width),
+        width=width,
         encoder_layers=_at_most(student.encoder_layers, shape.encoder_layers),
         decoder_layers=_at_most(student.decoder_layers, shape.decoder_layers),
         kept_encoder_layers=student.kept_encoder_layers,
         kept_decoder_layers=student.kept_decoder_layers,
         heads=_at_most(student.heads, shape.heads),
         feed_forward_width=_at_most(student.d_ff, shape.feed_forward_width),
+        ties_inputs=student.tie_inputs or width == shape.width,  # with all directions kept, one table serves both
     )
     encoder, decoder = len(blueprint.kept_encoder_layers), len(blueprint.kept_decoder_layers)
     if decoder > encoder and shape.decoder_layers <= shape.encoder_layers:

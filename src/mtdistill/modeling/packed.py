@@ -50,10 +50,10 @@ class Noise:
 
 
 def supports(model: T5ForConditionalGeneration) -> bool:
-    """Whether this forward pass covers the model: one table for both inputs and the scaled output, ReLU, on a CPU."""
+    """Whether this forward pass covers the model: one table for what the decoder reads and writes, ReLU, on a CPU."""
     config, table = model.config, model.shared.weight
     plain = config.feed_forward_proj == "relu" and getattr(config, "scale_decoder_outputs", True)
-    others = (model.encoder.embed_tokens, model.decoder.embed_tokens, model.lm_head)
+    others = (model.decoder.embed_tokens, model.lm_head)
     return bool(plain and all(other.weight is table for other in others) and model.device.type == "cpu")
 
 
@@ -71,8 +71,7 @@ def decoder_states(model: T5ForConditionalGeneration, batch: PackedBatch, dtype:
     """
     config, noise = model.config, Noise(seed, model.config.dropout_rate if model.training else 0.0)
     source, target = _filled(batch.source_ids), _filled(batch.decoder_input_ids(config.decoder_start_token_id))
-    embedded = functional.embedding(torch.cat([source, target]), model.shared.weight)
-    x, y = _dropped(embedded[: len(source)], noise), _dropped(embedded[len(source) :], noise)
+    x, y = (_dropped(embedded, noise) for embedded in _embedded(model, source, target))
     epsilon, heads = config.layer_norm_epsilon, config.num_heads
 
     def self_attend(x: Tensor, layer: Any, offsets: Tensor, attending: Attending) -> Tensor:
@@ -113,6 +112,14 @@ def decoder_states(model: T5ForConditionalGeneration, batch: PackedBatch, dtype:
 
 def _filled(ids: Tensor) -> Tensor:
     return functional.pad(ids, (0, -len(ids) % ROW_MULTIPLE))
+
+
+def _embedded(model: T5ForConditionalGeneration, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    tables = model.encoder.embed_tokens.weight, model.shared.weight
+    if tables[0] is not tables[1]:
+        return functional.embedding(source, tables[0]), functional.embedding(target, tables[1])
+    both = functional.embedding(torch.cat([source, target]), tables[1])  # and so one gradient of the table, not two
+    return both[: len(source)], both[len(source) :]
 
 
 def _dropped(x: Tensor, noise: Noise) -> Tensor:

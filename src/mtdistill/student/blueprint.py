@@ -6,8 +6,8 @@ weights. Knows nothing of torch. Imported by student.slicing, the report and the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mtdistill.errors import StudentError
@@ -42,7 +42,7 @@ class TeacherShape:
         Args:
             config: of a T5 model. Its own `tie_word_embeddings` is not read, because it does not say what is tied
                 (transformers 5 forces it to true); `mtdistill.student.slicing.shape_of` looks at the weights.
-            ties_head: the output head is the source embedding table.
+            ties_head: the output head is the embedding table of the target.
             ties_inputs: source and target are read from one embedding table.
         """
         return cls(
@@ -71,6 +71,8 @@ class Blueprint:
         kept_decoder_layers: likewise.
         heads: attention heads of every layer, in [1, teacher.heads]; a T5 has one number for both stacks.
         feed_forward_width: hidden units of every feed-forward layer, in [1, teacher.feed_forward_width].
+        ties_inputs: source and target are read from one embedding table, as in the teacher. Else the source has a table of
+            its own, and encoder and decoder keep different directions of their streams.
         kept_encoder_heads: which self-attention heads, one set for all layers, because all layers share the table of
             relative positions by head number. None leaves the choice to slicing.
         kept_decoder_heads: likewise, for self-attention; heads that read the source have no such table, and slicing
@@ -85,6 +87,7 @@ class Blueprint:
     kept_decoder_layers: tuple[int, ...]
     heads: int
     feed_forward_width: int
+    ties_inputs: bool
     kept_encoder_heads: tuple[int, ...] | None = None
     kept_decoder_heads: tuple[int, ...] | None = None
     kept_encoder_units: UnitSets | None = None
@@ -119,6 +122,7 @@ class Blueprint:
         kept_decoder_layers: Sequence[int] | None = None,
         heads: int | None = None,
         feed_forward_width: int | None = None,
+        ties_inputs: bool = True,
     ) -> Blueprint:
         """A blueprint from counts; what is None stays as large as in the teacher.
 
@@ -131,6 +135,7 @@ class Blueprint:
             kept_decoder_layers: likewise.
             heads: attention heads of every layer.
             feed_forward_width: hidden units of every feed-forward layer.
+            ties_inputs: False gives the source a table of its own also where the teacher has one for both.
 
         Raises:
             StudentError: lists every setting that does not fit the teacher.
@@ -150,13 +155,14 @@ class Blueprint:
             kept_decoder_layers=layers(kept_decoder_layers, decoder_layers, teacher.decoder_layers),
             heads=teacher.heads if heads is None else heads,
             feed_forward_width=teacher.feed_forward_width if feed_forward_width is None else feed_forward_width,
+            ties_inputs=ties_inputs and teacher.ties_inputs,
         )
 
     @property
     def parameter_count(self) -> int:
         """Parameters of the student, every tied table counted once."""
         teacher, width = self.teacher, self.width
-        tables = 1 + (not teacher.ties_inputs) + (not teacher.ties_head)
+        tables = 1 + (not self.ties_inputs) + (not teacher.ties_head)
         attention = 4 * width * self.heads * teacher.head_width
         feed_forward = (3 if teacher.gated else 2) * width * self.feed_forward_width
         encoder = len(self.kept_encoder_layers) * (attention + feed_forward + 2 * width)
@@ -175,20 +181,8 @@ class Blueprint:
         return self.parameter_count == Blueprint.keep_everything(self.teacher).parameter_count
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON and TOML; `from_dict` reads them back."""
+        """Plain values, for JSON and TOML."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Blueprint:
-        """The blueprint that `to_dict` wrote, after JSON made lists of its tuples.
-
-        Raises:
-            StudentError: names are missing or unknown, or the blueprint does not fit its teacher.
-        """
-        _check_names(cls, values)
-        _check_names(TeacherShape, values["teacher"])
-        plain = {name: _as_tuples(value) for name, value in values.items() if name != "teacher"}
-        return cls(teacher=TeacherShape(**values["teacher"]), **plain)
 
     def __str__(self) -> str:
         """One line for logs and reports."""
@@ -279,20 +273,3 @@ def _is_selection(numbers: Sequence[int], total: int) -> bool:
 
 def _listed(numbers: Sequence[int], longest: int = 12) -> str:
     return ", ".join(map(str, numbers[:longest])) + (", ..." if len(numbers) > longest else "")
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
-
-
-def _check_names(of: type[Blueprint] | type[TeacherShape], values: Any) -> None:
-    known = [field.name for field in fields(of)]
-    given = list(values) if isinstance(values, Mapping) else [type(values).__name__]
-    if set(given) != set(known):
-        message = tr(
-            en=f"a {of.__name__} could not be read: got the names {', '.join(given)}, accepted {', '.join(known)}. "
-            "Write it again with to_dict().",
-            zh=f"无法读取 {of.__name__}：得到的名称为 {'、'.join(given)}，需要 {'、'.join(known)}。"
-            "请用 to_dict() 重新写出。",
-        )
-        raise StudentError(message)

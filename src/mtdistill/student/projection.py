@@ -43,8 +43,8 @@ class Projection:
             teacher: a T5.
             blueprint: checked against this teacher already.
             moments: of this teacher.
-            choose_basis: picks the directions for each stack; where the stacks share a table it is given the same moment for
-                both, and must choose the same.
+            choose_basis: picks the directions for each stack; where the student's stacks share a table it is given the same
+                moment for both, and must choose the same.
             compensates: where units or heads are removed, refit what is left of `wo` and `o` by least squares.
         """
         self.blueprint = blueprint
@@ -57,7 +57,7 @@ class Projection:
         self.output_scale = blueprint.teacher.width**-0.5 if teacher.config.scale_decoder_outputs else 1.0
 
         seen = {stack: self._mean_moment(stack) for stack in self.layers}
-        if blueprint.teacher.ties_inputs or blueprint.teacher.ties_head:
+        if blueprint.ties_inputs:
             seen = dict.fromkeys(seen, (seen["encoder"] + seen["decoder"]) / 2)
         # With nothing to leave out there is nothing to choose, and a tied head stays exact whatever its gains.
         keeps_width = blueprint.width == blueprint.teacher.width
@@ -168,10 +168,10 @@ class Projection:
 
     def _tables(self) -> Iterator[tuple[str, Tensor]]:
         teacher, width = self.blueprint.teacher, self.blueprint.width
-        table = self.source["encoder.embed_tokens.weight"] @ self.basis["encoder"]
+        table = self.source["decoder.embed_tokens.weight"] @ self.basis["decoder"]
         yield "shared.weight", table
-        if not teacher.ties_inputs:
-            yield "decoder.embed_tokens.weight", self.source["decoder.embed_tokens.weight"] @ self.basis["decoder"]
+        if not self.blueprint.ties_inputs:
+            yield "encoder.embed_tokens.weight", self.source["encoder.embed_tokens.weight"] @ self.basis["encoder"]
 
         gain = self._norm_gain(FINAL_NORM) * self.output_scale * math.sqrt(width)
         head = (self.source["lm_head.weight"] * self.source[f"{FINAL_NORM}.weight"]) @ self.basis["decoder"]

@@ -44,11 +44,11 @@ class StudentBuild:
 
 def shape_of(teacher: T5ForConditionalGeneration) -> TeacherShape:
     """The teacher's sizes, and which tables it ties according to its weights, since its configuration does not tell."""
-    table = teacher.encoder.embed_tokens.weight
+    table = teacher.decoder.embed_tokens.weight
     return TeacherShape.from_config(
         teacher.config,
         ties_head=teacher.lm_head.weight is table,
-        ties_inputs=teacher.decoder.embed_tokens.weight is table,
+        ties_inputs=teacher.encoder.embed_tokens.weight is table,
     )
 
 
@@ -155,8 +155,8 @@ def _fresh_student(teacher: T5ForConditionalGeneration, blueprint: Blueprint) ->
     config.tie_word_embeddings = config.scale_decoder_outputs = True
     config.dtype = torch.float32
     student: T5ForConditionalGeneration = T5ForConditionalGeneration(config)
-    if not blueprint.teacher.ties_inputs:
-        student.decoder.embed_tokens.weight = nn.Parameter(student.shared.weight.clone())
+    if not blueprint.ties_inputs:
+        student.encoder.embed_tokens.weight = nn.Parameter(student.shared.weight.clone())
     if not blueprint.teacher.ties_head:
         student.lm_head.weight = nn.Parameter(student.shared.weight.clone())
     student.generation_config = copy.deepcopy(teacher.generation_config)
