@@ -221,12 +221,13 @@ class MarianTool:
 
     @staticmethod
     def parameters(width: int, shape: Blueprint) -> int:
-        """Of Marian's transformer with one embedding table, biases everywhere."""
+        """Of Marian's transformer with as many embedding tables as the student has, biases everywhere."""
         vocabulary, inner = shape.teacher.vocabulary_size, shape.feed_forward_width
         attention, feed_forward, norm = 4 * width * (width + 1), (2 * width + 1) * inner + width, 2 * width
         encoder = len(shape.kept_encoder_layers) * (attention + feed_forward + 2 * norm)
         decoder = len(shape.kept_decoder_layers) * (2 * attention + feed_forward + 3 * norm)
-        return vocabulary * (width + 1) + encoder + decoder
+        tables = 1 if shape.ties_inputs else 2
+        return vocabulary * (tables * width + 1) + encoder + decoder
 
     def width(self, shape: Blueprint) -> int:
         """The width at which Marian has most nearly the student's parameters; its heads must divide it."""
@@ -242,7 +243,8 @@ class MarianTool:
             "train", "--type", "transformer", "--model", model, "--overwrite", "--after", "2u", "--seed", 1,
             "--train-sets", self.folder / "source_ids", self.folder / "target_ids",
             "--vocabs", self.vocabulary, self.vocabulary,
-            "--dim-vocabs", shape.teacher.vocabulary_size, shape.teacher.vocabulary_size, "--tied-embeddings-all",
+            "--dim-vocabs", shape.teacher.vocabulary_size, shape.teacher.vocabulary_size,
+            "--tied-embeddings-all" if shape.ties_inputs else "--tied-embeddings",
             "--dim-emb", width, "--transformer-heads", shape.heads,
             "--enc-depth", len(shape.kept_encoder_layers), "--dec-depth", len(shape.kept_decoder_layers),
             "--transformer-dim-ffn", shape.feed_forward_width, "--transformer-ffn-activation", "relu",

@@ -15,9 +15,9 @@ Both are timed in their own training loops, from update 300 on, for the same num
 neither meets new shapes of matrix products very often. A figure is the median over rounds of target tokens per second,
 end marks counted, padding not.
 
-What is equal: vocabulary, width, layers, heads, feed-forward width, one embedding table for both sides and the output, no
-biases in matrix products, ReLU, pre-norm, the cut at 24 tokens, label smoothing, AdamW, largest gradient norm, no dropout.
-Also the width of a head, 32, twice what eole takes without `head_dim`: so both have the same number of parameters but for
+What is equal: vocabulary, width, layers, heads, feed-forward width, one embedding table for both sides and the output
+(`student.tie_inputs`, which the preset does not do), no biases in matrix products, ReLU, pre-norm, the cut at 24 tokens, label
+smoothing, AdamW, largest gradient norm, no dropout. Also the width of a head, 32, twice what eole takes without `head_dim`: so both have the same number of parameters but for
 norms and positions. What differs: eole has LayerNorm where T5 has RMSNorm, and positions are its default, sinusoids added to
 the embeddings. Its documentation says nothing about their speed, but an addition is the least that positions can cost;
 relative positions as in T5 would be one more operation in every layer.
@@ -256,7 +256,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def compare(program: Path, folder: Path, ways: Sequence[str], updates: int, rounds: int) -> dict[str, Any]:
     """Everything that goes into the file."""
-    config = apply_overrides(load_preset("balanced").config, [f"output={folder.parent.parent}"])
+    config = apply_overrides(
+        load_preset("balanced").config, [f"output={folder.parent.parent}", "student.tie_inputs=true"]
+    )
     load, teacher, data = os.getloadavg()[0], load_teacher("reference"), PreparedData(folder)
     if load > 0.5:
         print(

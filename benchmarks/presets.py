@@ -56,7 +56,9 @@ def run(config: RunConfig, *, random: bool) -> None:
     pieces, noted = pieces_of(config) if resume else [], run_folder(config).path / PIECES
     command = shlex.split(resume_command(config))
     command[0] = str(Path(sys.executable).with_name("mtdistill"))
-    command[command.index("--resume")] = "--resume" if resume else "--yes"
+    if not resume:
+        command.remove("--resume")
+    command.append("--yes")  # a run that was killed before its first checkpoint would ask again
     command += ["--compare-random"] if random else []
     started = time.monotonic()
     process = subprocess.Popen(command)
