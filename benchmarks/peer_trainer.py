@@ -17,10 +17,10 @@ end marks counted, padding not.
 
 What is equal: vocabulary, width, layers, heads, feed-forward width, one embedding table for both sides and the output
 (`student.tie_inputs`, which the preset does not do), no biases in matrix products, ReLU, pre-norm, the cut at 24 tokens, label
-smoothing, AdamW, largest gradient norm, no dropout. Also the width of a head, 32, twice what eole takes without `head_dim`: so both have the same number of parameters but for
-norms and positions. What differs: eole has LayerNorm where T5 has RMSNorm, and positions are its default, sinusoids added to
-the embeddings. Its documentation says nothing about their speed, but an addition is the least that positions can cost;
-relative positions as in T5 would be one more operation in every layer.
+smoothing, AdamW, largest gradient norm, no dropout. Also the width of a head, 32, twice what eole takes without `head_dim`: so
+both have the same number of parameters but for norms and positions. What differs: eole has LayerNorm where T5 has RMSNorm, and
+positions are its default, sinusoids added to the embeddings. Its documentation says nothing about their speed, but an addition
+is the least that positions can cost; relative positions as in T5 would be one more operation in every layer.
 
 eole gets what is best for it. Its documentation knows three ways to compute: float32, bfloat16 in mixed precision, and pure
 bfloat16; the last one also through torch.compile, although eole 0.6.4 then fails when it saves a model with one embedding
