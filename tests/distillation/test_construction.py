@@ -39,6 +39,19 @@ def test_a_named_layer_that_is_not_there_is_refused(materials: Materials) -> Non
         plan_student(apply_overrides(load_preset("quick").config, wanted), materials.teacher)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "tied"),
+    [([], False), (["student.tie_inputs=true"], True), (["student.width=16"], True)],
+    ids=["narrower", "wanted", "as wide as the teacher"],
+)
+def test_the_source_has_a_table_of_its_own_where_directions_are_left_out(
+    make_run: Any, materials: Materials, tmp_path: Path, overrides: list[str], tied: bool
+) -> None:
+    student = start_student(make_run(tmp_path, *overrides), materials.teacher, materials.data).build.model
+    assert (student.encoder.embed_tokens.weight is student.shared.weight) == tied
+    assert student.lm_head.weight is student.decoder.embed_tokens.weight is student.shared.weight
+
+
 def test_a_slice_starts_nearer_to_the_teacher_than_noise(make_run: Any, materials: Materials, tmp_path: Path) -> None:
     student = start_student(make_run(tmp_path), materials.teacher, materials.data)
     assert student.build.model.config.d_model == 14
