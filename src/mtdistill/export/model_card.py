@@ -73,7 +73,7 @@ def model_card(
         "```",
         "",
         "Text is expected in simplified Chinese." if model.source_lang.startswith("zh") else "",
-        *_BROWSER.get(format_name, ()),
+        *_NOTES.get(format_name, ()),
         "",
         "The model has learnt from single sentences: give it one at a time. An output that repeats itself or does not end "
         f"comes out better with `no_repeat_ngram_size={SECOND_TRY_NGRAM_SIZE}`. mtdistill does both, and so the figures "
@@ -96,7 +96,12 @@ def model_card(
 
 _LIBRARY = {"hf": "transformers", "ctranslate2": "ctranslate2", "onnx": "transformers.js"}
 _NAMES = {"hf": "Hugging Face transformers", "ctranslate2": "CTranslate2", "onnx": "ONNX"}
-_BROWSER = {
+_NOTES = {
+    "hf": (
+        "",
+        "Needs transformers 5. It may say that it will not tie the source's embedding table to the target's. They are two,",
+        "and it is right not to.",
+    ),
     "onnx": (
         "",
         "In a browser or Node, with transformers.js: `pipeline('translation', folder, {dtype: 'q8'})`, or",
