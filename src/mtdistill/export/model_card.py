@@ -106,7 +106,7 @@ _NOTES = {
         "",
         "In a browser or Node, with transformers.js: `pipeline('translation', folder, {dtype: 'q8'})`, or",
         "`dtype: 'fp32'` for the float32 export.",
-    )
+    ),
 }
 
 
