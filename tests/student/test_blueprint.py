@@ -96,6 +96,12 @@ class TestPlan:
         with pytest.raises(StudentError, match="width：得到 25，可接受 1 到 24"):
             Blueprint.plan(SHAPE, width=25)
 
+    def test_one_table_needs_a_teacher_with_one(self) -> None:
+        plan = Blueprint.plan(dataclasses.replace(SHAPE, ties_inputs=False))
+        assert not plan.ties_inputs
+        with pytest.raises(StudentError, match="ties_inputs: got True, accepted False"):
+            dataclasses.replace(plan, ties_inputs=True)
+
     @pytest.mark.parametrize("layers", [(), (0, 0), (1, 0), (-1,), (2,)])
     def test_impossible_layers_are_refused(self, layers: tuple[int, ...]) -> None:
         with pytest.raises(StudentError, match="kept_decoder_layers"):

@@ -229,6 +229,13 @@ def _problems(blueprint: Blueprint) -> list[str]:
                 zh=f"{name}：得到 {value}，可接受 1 到 {largest}（教师模型的大小）",
             )
             found.append(problem)
+    if blueprint.ties_inputs and not teacher.ties_inputs:
+        found.append(
+            tr(
+                en="ties_inputs: got True, accepted False (the teacher's)",
+                zh="ties_inputs：得到 True，只接受 False（教师模型的值）",
+            )
+        )
     for stack, layers, total, heads, units in (
         ("encoder", blueprint.kept_encoder_layers, teacher.encoder_layers,
          blueprint.kept_encoder_heads, blueprint.kept_encoder_units),

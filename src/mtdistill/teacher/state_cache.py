@@ -195,7 +195,9 @@ def _states_of(packed: PackedRows, starts: npt.NDArray[np.int64], first: int, la
         batches = [packed.batch(rows) for rows in parts[begin : begin + workers.count]]
         results = workers.map(partial(_computed, source, batches), len(batches))
         for batch, states in zip(batches, results, strict=True):
-            for row, start, end in zip(batch.rows, batch.target_starts[:-1], batch.target_starts[1:], strict=True):
+            for row, start, end in zip(
+                batch.rows.tolist(), batch.target_starts[:-1], batch.target_starts[1:], strict=True
+            ):
                 found[starts[row] - base : starts[row + 1] - base] = states[start:end]
             done += len(batch)
         progress(done, len(packed))
