@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -43,7 +44,7 @@ from mtdistill.teacher.state_cache import CachedTargets, build_cache, cache_part
 from mtdistill.teacher.targets import LiveTargets
 from mtdistill.teacher.training import BEST_FOLDER, TeacherRecipe, train_teacher
 from mtdistill.training.checkpoints import COMPLETE_FILE
-from mtdistill.training.engine import engines
+from mtdistill.training.engine import Workers, engines
 from mtdistill.training.schedule import Schedule
 
 VOCABULARY = 370
@@ -236,7 +237,8 @@ def make_specimens(root: Path) -> None:
     (root / "prepared_unsigned" / "manifest.json").write_text(json.dumps(manifest))
     rows = PreparedData(root / "prepared").split("train").select(range(40))
     parts = cache_parts(model, rows, 8, "float32")
-    build_cache(root / "cache", parts, rows, LiveTargets(model, engines("float32", 1)[0]))
+    with closing(Workers(1, 1)) as workers:
+        build_cache(root / "cache", parts, rows, LiveTargets(model, engines("float32", 1)[0]), workers)
     _make_checkpoints(root)
     _make_report(root)
     (root / "settings").mkdir()

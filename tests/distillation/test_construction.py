@@ -41,10 +41,16 @@ def test_a_named_layer_that_is_not_there_is_refused(materials: Materials) -> Non
 
 @pytest.mark.parametrize(
     ("overrides", "tied"),
-    [([], False), (["student.tie_inputs=true"], True), (["student.width=16"], True)],
-    ids=["narrower", "wanted", "as wide as the teacher"],
+    [
+        (["expected.compression_ratio=0.5"], False),
+        (["expected.compression_ratio=2.5"], True),  # the tiny teacher is hardly more than its table
+        (["expected.compression_ratio=0.5", "student.width=16"], True),
+        (["expected.compression_ratio=0.5", "student.tie_inputs=true"], True),
+        (["expected.compression_ratio=2.5", "student.tie_inputs=false"], False),
+    ],
+    ids=["it fits", "too large", "as wide as the teacher", "not wanted", "wanted"],
 )
-def test_the_source_has_a_table_of_its_own_where_directions_are_left_out(
+def test_the_source_has_a_table_of_its_own_where_the_promised_compression_allows_it(
     make_run: Any, materials: Materials, tmp_path: Path, overrides: list[str], tied: bool
 ) -> None:
     student = start_student(make_run(tmp_path, *overrides), materials.teacher, materials.data).build.model

@@ -37,9 +37,10 @@ class StudentConfig(Section):
     """Attention heads per layer, at most; None: the teacher's."""
     d_ff: int | None = Field(default=None, ge=1, le=1_000_000)
     """Feed-forward width, at most; None: the teacher's."""
-    tie_inputs: bool = False
+    tie_inputs: bool | None = None
     """Read source and target from one embedding table, where the teacher does. One of its own for the source costs
-    vocabulary x width parameters and no time, and encoder and decoder then keep different directions."""
+    vocabulary x width parameters and no time, and lets encoder and decoder keep different directions; None: its own where
+    `expected.compression_ratio` is reached with it."""
     initialisation: Literal["slice", "select", "random"] = "slice"
     """First weights: a rotated slice of the teacher, a selection of its channels, or noise."""
 

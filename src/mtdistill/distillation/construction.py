@@ -4,6 +4,7 @@ Imported by the pipeline, the forecast and the bench; imports student, data.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from transformers import T5ForConditionalGeneration
 
@@ -40,18 +41,21 @@ def plan_student(config: RunConfig, teacher: Teacher) -> Blueprint:
         StudentError: the shape does not fit the teacher, or could not be used by others.
     """
     shape, student = shape_of(teacher.model), config.student
-    width = student.resolve_width(shape.width)
-    blueprint = Blueprint.plan(
+    plan = partial(
+        Blueprint.plan,
         shape,
-        width=width,
+        width=student.resolve_width(shape.width),
         encoder_layers=_at_most(student.encoder_layers, shape.encoder_layers),
         decoder_layers=_at_most(student.decoder_layers, shape.decoder_layers),
         kept_encoder_layers=student.kept_encoder_layers,
         kept_decoder_layers=student.kept_decoder_layers,
         heads=_at_most(student.heads, shape.heads),
         feed_forward_width=_at_most(student.d_ff, shape.feed_forward_width),
-        ties_inputs=student.tie_inputs or width == shape.width,  # with all directions kept, one table serves both
     )
+    blueprint = plan(ties_inputs=bool(student.tie_inputs))
+    keeps_all = blueprint.width == shape.width  # directions; then one basis serves both stacks
+    if student.tie_inputs is None and (keeps_all or blueprint.compression_ratio < config.expected.compression_ratio):
+        blueprint = plan(ties_inputs=True)
     encoder, decoder = len(blueprint.kept_encoder_layers), len(blueprint.kept_decoder_layers)
     if decoder > encoder and shape.decoder_layers <= shape.encoder_layers:
         # Its generate() makes room for as many decoder layers as the encoder has, and fails at the next one (5.23).
