@@ -40,7 +40,7 @@ class StudentConfig(Section):
     tie_inputs: bool | None = None
     """Read source and target from one embedding table, where the teacher does. One of its own for the source costs
     vocabulary x width parameters and no time, and lets encoder and decoder keep different directions; None: its own where
-    `expected.compression_ratio` is reached with it."""
+    the student is narrower than the teacher and reaches `expected.compression_ratio` with it."""
     initialisation: Literal["slice", "select", "random"] = "slice"
     """First weights: a rotated slice of the teacher, a selection of its channels, or noise."""
 

@@ -99,8 +99,8 @@ _NAMES = {"hf": "Hugging Face transformers", "ctranslate2": "CTranslate2", "onnx
 _NOTES = {
     "hf": (
         "",
-        "Needs transformers 5. It may say that it will not tie the source's embedding table to the target's. They are two,",
-        "and it is right not to.",
+        "Needs transformers 5. If it says that it will not tie the source's embedding table to the target's, it is right:",
+        "they are two.",
     ),
     "onnx": (
         "",
