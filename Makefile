@@ -34,7 +34,7 @@ lint: venv
 	$(BIN)/lint-imports
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # The lists of known holes are asked over the network; where they do not answer there is nothing to check against.
 audit: venv
