@@ -48,6 +48,22 @@ class TestRehearse:
             assert [batch.rows.tolist() for batch in training.trainer.parts] == rows * 2
         assert rehearsed.seconds > 0
 
+    @pytest.mark.parametrize("each", [1, 2])
+    def test_the_optimizer_has_the_threads_of_a_part_as_in_a_run(
+        self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch, each: int
+    ) -> None:
+        seen: list[int] = []
+        torch.set_num_threads(3)
+        for folder in ("rehearsal", "run"):
+            training = make_training(sentences=8, folder=folder, engine=Engine(parts=2, threads_per_part=each))
+            clip = training.trainer.clip_gradients
+            monkeypatch.setattr(
+                training.trainer, "clip_gradients", lambda clip=clip: (seen.append(torch.get_num_threads()), clip())[1]
+            )
+            rehearse(training.trainer, 2) if folder == "rehearsal" else training.trainer.train()
+            assert torch.get_num_threads() == 3
+        assert seen == [each] * 6
+
     def test_beyond_an_epoch_comes_the_next(self, make_training: MakeTraining) -> None:
         rows = [batch.rows.tolist() for batch in rehearse(make_training(sentences=8).trainer, 4).batches]
         assert sorted(rows[0] + rows[1]) == sorted(rows[2] + rows[3]) == list(range(8))

@@ -621,6 +621,19 @@ class TestEngine:
         assert trainer.engine is engines[1]
         assert len({*rows}) == TIMED_BATCHES  # all raced over the same batches
 
+    def test_each_races_with_the_threads_it_would_have(
+        self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trainer = make_training(sentences=40).trainer
+        seen: set[tuple[int, int]] = set()
+        monkeypatch.setattr(
+            trainer, "batch_gradients", lambda _: seen.add((trainer.engine.parts, torch.get_num_threads()))
+        )
+        torch.set_num_threads(3)
+        trainer.use_fastest([Engine(parts=2), Engine(threads_per_part=2)])
+        assert seen == {(2, 1), (1, 2)}
+        assert torch.get_num_threads() == 3
+
     def test_a_single_one_needs_no_race(self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
         trainer = make_training().trainer
         monkeypatch.setattr(trainer, "batch_gradients", None)

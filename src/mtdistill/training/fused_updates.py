@@ -5,7 +5,8 @@ Imported by training.trainer; imports training.engine, modeling.packed.
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,20 @@ class FusedUpdates:
         self.engine = engine
         self._workers = Workers(engine.parts, engine.threads_per_part) if engine.fused else None
 
+    @contextmanager
+    def engine_threads(self) -> Iterator[None]:
+        """Inside, the calling thread computes with as many threads as a part does.
+
+        More of them, once woken for a sum or for the optimizer, go on spinning beside the parts and take their cores.
+        """
+        own = torch.get_num_threads()
+        if self.engine.fused:
+            torch.set_num_threads(self.engine.threads_per_part)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(own)
+
     def side_by_side(self, work: Callable[[Sequence[int]], None], sizes: Sequence[int]) -> None:
         """Do something with things of these sizes, given by their places: each worker gets about as much of it."""
         if self._workers is None or self.engine.parts == 1:
@@ -81,11 +96,12 @@ class FusedUpdates:
 
         def seconds(engine: Engine) -> float:
             self.use_engine(engine)
-            self.batch_gradients(batches[0])  # starts the threads
-            started = time.perf_counter()
-            for batch in batches:
-                self.batch_gradients(batch)
-            return time.perf_counter() - started
+            with self.engine_threads():
+                self.batch_gradients(batches[0])  # starts the threads
+                started = time.perf_counter()
+                for batch in batches:
+                    self.batch_gradients(batch)
+                return time.perf_counter() - started
 
         self.use_engine(fastest(engines, seconds))
         self.keep_engine(self.engine)

@@ -48,14 +48,15 @@ def rehearse(
         trainer.phases.seconds.clear()
         loader = itertools.chain.from_iterable(itertools.repeat(trainer.get_train_dataloader()))
         batches.clear()
-        started = time.perf_counter()
-        for number in range(updates):
-            with trainer.phases.measure("data"):
-                inputs = list(itertools.islice(loader, accumulation))
-            batches += [PackedBatch(**each) for each in inputs]
-            update(trainer, inputs)
-            advance(done + number + 1)
-        seconds = time.perf_counter() - started
+        with trainer.engine_threads():
+            started = time.perf_counter()
+            for number in range(updates):
+                with trainer.phases.measure("data"):
+                    inputs = list(itertools.islice(loader, accumulation))
+                batches += [PackedBatch(**each) for each in inputs]
+                update(trainer, inputs)
+                advance(done + number + 1)
+            seconds = time.perf_counter() - started
     return Rehearsed(seconds, batches)
 
 

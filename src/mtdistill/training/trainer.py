@@ -174,13 +174,11 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
             CheckpointError: what is to be resumed cannot be read.
             Stop: the monitor found training beyond recovery.
         """
-        threads, self.interruption.received = torch.get_num_threads(), None
-        if self.engine.fused:  # the optimizer too: waking a second thread for it took longer than it saved
-            torch.set_num_threads(self.engine.threads_per_part)
+        self.interruption.received = None
         try:
             while True:
                 try:
-                    with self.checkpoints.reading(resume_from_checkpoint):
+                    with self.engine_threads(), self.checkpoints.reading(resume_from_checkpoint):
                         result = super().train(resume_from_checkpoint=resume_from_checkpoint)
                     if self.interruption.received is not None:
                         raise Interrupted(self.interruption.received)
@@ -193,8 +191,6 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         except BaseException:
             self.callback_handler.on_train_end(self.args, self.state, self.control)
             raise
-        finally:
-            torch.set_num_threads(threads)
 
     def get_train_dataloader(self) -> DataLoader:  # type: ignore[type-arg]
         """Batches whose order depends on seed and epoch only."""
