@@ -57,8 +57,7 @@ def run(config: RunConfig, *, random: bool) -> None:
     command = shlex.split(resume_command(config))
     command[0] = str(Path(sys.executable).with_name("mtdistill"))
     if not resume:
-        command.remove("--resume")
-    command.append("--yes")  # a run that was killed before its first checkpoint would ask again
+        command[command.index("--resume")] = "--yes"
     command += ["--compare-random"] if random else []
     started = time.monotonic()
     process = subprocess.Popen(command)

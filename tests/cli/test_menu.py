@@ -102,6 +102,13 @@ def test_the_options_of_distill_arrive(
     assert options["resume"] is options["compare_random"] is True
 
 
+def test_what_goes_on_is_not_asked_about_again(run: Any, calls: list[Any]) -> None:
+    called = run("distill", "quick", "--resume")
+    assert called.code == 0
+    assert "forecast" not in called.out
+    assert [options["resume"] for _, options in calls] == [True]
+
+
 def test_recovery_can_be_switched_off(run: Any, calls: list[Any]) -> None:
     run("distill", "quick", "-y", "--no-recovery")
     run("distill", "quick", "-y")

@@ -124,7 +124,7 @@ def _add_distill(app: typer.Typer) -> None:
             [*(overrides or []), *(["training.recovery=false"] if no_recovery else [])],
             teacher=teacher,
             output=output,
-            ask=not yes,
+            ask=not (yes or resume),  # a run that goes on was agreed to when it began
             resume=resume,
             compare_random=compare_random,
         )
