@@ -174,12 +174,13 @@ def mtdistill(config: RunConfig, materials: Materials, rows: datasets.Dataset, t
     loader = itertools.chain.from_iterable(itertools.repeat(trainer.get_train_dataloader()))
 
     def run(updates: int) -> tuple[float, int]:
-        started, tokens = time.perf_counter(), 0
-        for _ in range(updates):
-            inputs = next(loader)
-            update(trainer, [inputs])
-            tokens += len(PackedBatch(**inputs).labels)
-        return time.perf_counter() - started, tokens
+        with trainer.engine_threads():
+            started, tokens = time.perf_counter(), 0
+            for _ in range(updates):
+                inputs = next(loader)
+                update(trainer, [inputs])
+                tokens += len(PackedBatch(**inputs).labels)
+            return time.perf_counter() - started, tokens
 
     run(WARM_UP_UPDATES)
     return run
