@@ -1,6 +1,6 @@
 """Every preset in full, as a user runs it, against what it promises: one after the other, each in a process of its own.
 
-    python benchmarks/presets.py --output FOLDER                   # all five, five to six hours on two cores
+    python benchmarks/presets.py --output FOLDER                   # all five, some seven hours on two cores
     python benchmarks/presets.py --output FOLDER quick balanced --seed 1 --seed 2 --seed 3
     python benchmarks/presets.py --output FOLDER quality --set training.threads=1    # on one core, with room for another
     python benchmarks/presets.py --output FOLDER --summary         # only the table of what is there

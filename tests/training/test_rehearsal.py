@@ -49,18 +49,13 @@ class TestRehearse:
         assert rehearsed.seconds > 0
 
     @pytest.mark.parametrize("each", [1, 2])
-    def test_the_optimizer_has_the_threads_of_a_part_as_in_a_run(
-        self, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch, each: int
-    ) -> None:
+    def test_the_optimizer_has_the_threads_of_a_part_as_in_a_run(self, make_training: MakeTraining, each: int) -> None:
         seen: list[int] = []
         torch.set_num_threads(3)
-        for folder in ("rehearsal", "run"):
-            training = make_training(sentences=8, folder=folder, engine=Engine(parts=2, threads_per_part=each))
-            clip = training.trainer.clip_gradients
-            monkeypatch.setattr(
-                training.trainer, "clip_gradients", lambda clip=clip: (seen.append(torch.get_num_threads()), clip())[1]
-            )
-            rehearse(training.trainer, 2) if folder == "rehearsal" else training.trainer.train()
+        for folder, updates in (("rehearsal", lambda trainer: rehearse(trainer, 2)), ("run", lambda it: it.train())):
+            trainer = make_training(sentences=8, folder=folder, engine=Engine(parts=2, threads_per_part=each)).trainer
+            trainer.optimizer.register_step_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+            updates(trainer)
             assert torch.get_num_threads() == 3
         assert seen == [each] * 6
 
