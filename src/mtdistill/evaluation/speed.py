@@ -62,15 +62,6 @@ class SpeedUp:
     teacher: Timing
     student: Timing
 
-    @property
-    def same_conditions(self) -> bool:
-        """Both models ran in the same engine, precision and number of threads."""
-        return (self.teacher.engine, self.teacher.precision, self.teacher.threads) == (
-            self.student.engine,
-            self.student.precision,
-            self.student.threads,
-        )
-
 
 def measure_speed(
     student: Translator,

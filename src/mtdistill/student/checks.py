@@ -1,6 +1,6 @@
-"""Two questions to a new student before any training: is slicing exact here, and does it beat noise?
+"""A question to a new student before any training: does it beat noise?
 
-Imported by the pipeline; imports student.blueprint, student.moments, student.slicing, errors, messages.
+Imported by the pipeline; imports student.moments, errors, messages.
 """
 
 from collections.abc import Iterable
@@ -13,12 +13,7 @@ from transformers import T5ForConditionalGeneration
 
 from mtdistill.errors import StudentError
 from mtdistill.messages import tr
-from mtdistill.student.blueprint import Blueprint
-from mtdistill.student.moments import Batch, measure_moments
-from mtdistill.student.slicing import build_student, shape_of
-
-# Largest difference of a logit, in units of the largest logit; float32 rounding reaches 1e-6.
-IDENTITY_TOLERANCE = 1e-5
+from mtdistill.student.moments import Batch
 
 
 @dataclass(frozen=True)
@@ -70,39 +65,6 @@ def check_student_start(
     return check
 
 
-@torch.no_grad()
-def check_identity(teacher: T5ForConditionalGeneration, batches: Iterable[Batch] | None = None) -> float:
-    """A student that keeps everything must say what its teacher says.
-
-    Args:
-        teacher: a T5.
-        batches: (input_ids, attention_mask, labels); None makes some of random tokens.
-
-    Returns:
-        The largest difference of a logit, relative to the largest logit; at most `IDENTITY_TOLERANCE`.
-
-    Raises:
-        StudentError: the difference is larger: this teacher differs from the T5s that slicing knows.
-    """
-    text = [_random_batch(teacher)] if batches is None else list(batches)
-    blueprint = Blueprint.keep_everything(shape_of(teacher))
-    student = build_student(teacher, blueprint, measure_moments(teacher, text)).model
-    differences = []
-    for batch in text:
-        expected, found = _logits(teacher, batch), _logits(student, batch)
-        differences.append((found - expected).abs().max() / expected.abs().max())
-    worst = torch.stack(differences).max().item()  # of a tensor, where what is no number stays none
-    if not worst <= IDENTITY_TOLERANCE:
-        message = tr(
-            en=f"slicing does not fit this teacher: a student that keeps everything differs by {worst:.1e}, accepted "
-            f"{IDENTITY_TOLERANCE:.0e}. Use a plain T5 teacher, or student.initialisation = 'random'.",
-            zh=f"切片方法不适用于这个教师模型：保留全部的学生模型仍相差 {worst:.1e}，"
-            f"最多允许 {IDENTITY_TOLERANCE:.0e}。请使用普通的 T5 教师模型，或设置 student.initialisation = 'random'。",
-        )
-        raise StudentError(message)
-    return worst
-
-
 def _logits(model: T5ForConditionalGeneration, batch: Batch) -> Tensor:
     """(tokens, vocabulary) at the real tokens, float32, without dropout."""
     input_ids, attention_mask, labels = batch
@@ -115,10 +77,3 @@ def _logits(model: T5ForConditionalGeneration, batch: Batch) -> Tensor:
 
 def _log_probs(model: T5ForConditionalGeneration, batch: Batch) -> Tensor:
     return torch.log_softmax(_logits(model, batch), dim=-1)
-
-
-def _random_batch(teacher: T5ForConditionalGeneration) -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    device = teacher.device
-    source, target = torch.randint(teacher.config.vocab_size, (2, 8, 12), generator=generator).to(device)
-    return source, torch.ones_like(source), target

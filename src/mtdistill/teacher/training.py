@@ -83,7 +83,6 @@ def train_teacher(
     *,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
-    on_best: Callable[[Mapping[str, float]], None] = lambda _scores: None,
     engine: Engine = ONE_THREAD,
     keep_engine: Callable[[Engine], None] = lambda _engine: None,
     display: Display | None = None,
@@ -97,7 +96,6 @@ def train_teacher(
         validate: scores of a model on validation sentences; "bleu" chooses the best.
         resume: continue from the newest whole checkpoint instead of starting anew.
         callbacks: more Trainer callbacks.
-        on_best: told the scores of every new best model.
         engine: how updates are computed.
         keep_engine: told the engine, for a resumed training to take.
         display: where is said that a damaged checkpoint is left out.
@@ -152,7 +150,6 @@ def train_teacher(
                 CHECKSUMS: checksums(fresh),
             }
             write_atomically(fresh / RECORD_FILE, json.dumps(record, ensure_ascii=False, indent=2))
-        on_best(scores)
 
     trainer = TeacherTrainer(
         model, data.split("train"), recipe.schedule, folder, validate, save_best=save_best, callbacks=callbacks,
