@@ -77,6 +77,17 @@ class TestStudentStart:
             loss = trained(input_ids=source, attention_mask=mask, labels=labels).loss
         assert loss < 0.5, "the teacher has not learnt its task, so these tests compare noise with noise"
 
+    def test_models_come_back_in_the_mode_they_were_in(
+        self, trained: T5ForConditionalGeneration, held_out: Batches
+    ) -> None:
+        everything = Blueprint.keep_everything(shape_of(trained))
+        student, noise = (build_student(trained, everything, initialisation="random").model for _ in range(2))
+        student.train()
+        noise.train(False)
+        with pytest.raises(StudentError, match="got a divergence"):  # as far away as the noise that it is
+            check_student_start(student, trained, held_out, noise)
+        assert (student.training, noise.training, trained.training) == (True, False, False)
+
     def test_kl_is_a_mean_over_real_tokens(self, trained: T5ForConditionalGeneration, held_out: Batches) -> None:
         noise = build_student(trained, Blueprint.keep_everything(shape_of(trained)), initialisation="random").model
         whole = check_student_start(trained, trained, held_out, noise).kl_random
