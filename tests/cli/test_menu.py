@@ -75,6 +75,26 @@ def test_only_a_yes_starts(answer: str, run: Any, calls: list[Any]) -> None:
     assert calls == []
 
 
+@pytest.mark.parametrize(
+    ("minutes", "settings"),
+    [
+        (15.0, None),  # what quick promises
+        (16.0, "--set training.epochs=2"),  # of three
+        (45.0, "--set training.epochs=1"),
+        (450.0, "--set training.epochs=1 --set training.data_ratio=0.01"),  # of a tenth of the data
+    ],
+)
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_forecast_beyond_the_promise_says_how_to_end_in_time(
+    minutes: float, settings: str | None, lang: str, run: Any, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(COST, "minutes", minutes)
+    out = " ".join(run("--lang", lang, stdin="1\nn\n").out.split())
+    assert ("mtdistill distill quick" in out) == (settings is not None)
+    if settings:
+        assert {"en": f"with {settings} added", "zh": f"加上 {settings}，"}[lang] in out
+
+
 @pytest.mark.parametrize("answer", ["y\n", "YES\n", "是\n"])
 def test_a_yes_starts_and_ends_with_the_card(answer: str, run: Any, calls: list[Any]) -> None:
     called = run(stdin="1\n" + answer)

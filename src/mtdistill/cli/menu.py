@@ -12,7 +12,7 @@ from mtdistill.cli.listing import forecast_line, promise_line, settings_line
 from mtdistill.cli.options import settings_of
 from mtdistill.cli.quiet import quiet_libraries
 from mtdistill.cli.stdin import read_line
-from mtdistill.config import recommendation_warnings
+from mtdistill.config import RunConfig, recommendation_warnings
 from mtdistill.config.wording import shown
 from mtdistill.display import Display, duration
 from mtdistill.messages import colon, tr
@@ -79,8 +79,10 @@ def run_preset(
     quiet_libraries()
     materials = prepare_materials(config, display)
     if ask:
-        cost = forecast_line(forecast(config, materials).as_dict())
-        display.say(tr(en=f"forecast: {cost}", zh=f"预测：{cost}"))
+        cost = forecast(config, materials).as_dict()
+        display.say(tr(en=f"forecast: {forecast_line(cost)}", zh=f"预测：{forecast_line(cost)}"))
+        if cost["minutes"] > config.expected.time_budget_minutes:
+            display.say(Text(_shorter(config, cost["minutes"]), style="yellow"))
         if not confirmed(display):
             return EXIT_NO_CHOICE
     result = distill(config, display, materials=materials, resume=resume, compare_random=compare_random)
@@ -104,6 +106,22 @@ def confirmed(display: Display) -> bool:
         return True
     display.say(tr(en="Not started.", zh="没有开始训练。"))
     return False
+
+
+def _shorter(config: RunConfig, minutes: float) -> str:
+    """How to keep to the promised time where the forecast is longer: by fewer epochs, or part of one."""
+    training, budget = config.training, config.expected.time_budget_minutes
+    share = budget / minutes
+    epochs = max(int(training.epochs * share), 1)
+    settings = f"--set training.epochs={epochs}"
+    if training.epochs * share < 1:
+        settings += f" --set training.data_ratio={training.data_ratio * training.epochs * share:.2g}"
+    return tr(
+        en=f"That is longer than the {budget:g} min of the preset. A student starts as a slice of its teacher, so less "
+        f"training may do: with {settings} added to `mtdistill distill {config.preset}` it ends about in time.",
+        zh=f"这超过了该预设的 {budget:g} 分钟。学生模型从教师模型的切片开始，训练少一些也可能足够："
+        f"在 `mtdistill distill {config.preset}` 后加上 {settings}，大约能按时完成。",
+    )
 
 
 def _ask(question: str) -> str | None:
