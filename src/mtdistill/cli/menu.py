@@ -110,17 +110,16 @@ def confirmed(display: Display) -> bool:
 
 def _shorter(config: RunConfig, minutes: float) -> str:
     """How to keep to the promised time where the forecast is longer: by fewer epochs, or part of one."""
-    training, budget = config.training, config.expected.time_budget_minutes
-    share = budget / minutes
-    epochs = max(int(training.epochs * share), 1)
-    settings = f"--set training.epochs={epochs}"
-    if training.epochs * share < 1:
-        settings += f" --set training.data_ratio={training.data_ratio * training.epochs * share:.2g}"
+    budget = config.expected.time_budget_minutes
+    epochs = config.training.epochs * budget / minutes
+    settings = f"--set training.epochs={max(int(epochs), 1)}"
+    if epochs < 1:
+        settings += f" --set training.data_ratio={config.training.data_ratio * epochs:.2g}"
     return tr(
-        en=f"That is longer than the {budget:g} min of the preset. A student starts as a slice of its teacher, so less "
-        f"training may do: with {settings} added to `mtdistill distill {config.preset}` it ends about in time.",
-        zh=f"这超过了该预设的 {budget:g} 分钟。学生模型从教师模型的切片开始，训练少一些也可能足够："
-        f"在 `mtdistill distill {config.preset}` 后加上 {settings}，大约能按时完成。",
+        en=f"That is longer than the {budget:g} min of the preset. Less training may do: with "
+        f"{settings} added to `mtdistill distill {config.preset}` it ends about in time.",
+        zh=f"这超过了该预设的 {budget:g} 分钟。训练少一些也可能足够：在 "
+        f"`mtdistill distill {config.preset}` 后加上 {settings}，大约能按时完成。",
     )
 
 
