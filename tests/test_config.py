@@ -66,6 +66,7 @@ OVERRIDES: dict[str, tuple[str, object]] = {
     "data.character_coverage": ("1", 1.0),
     "teacher.targets": ("live", "live"),
     "teacher.pseudo_targets": ("2", 2),
+    "teacher.pseudo_targets_take_turns": ("true", True),
     "teacher.path": ("2024", "2024"),  # a folder may look like a number
     "teacher.min_bleu": ("0", 0.0),
     "student.width_ratio": ("0.4", 0.4),

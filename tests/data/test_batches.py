@@ -56,6 +56,26 @@ class TestBatches:
         # Not only the order of the batches changes, also who is together with whom.
         assert {frozenset(batch) for batch in order(1, 2)} != {frozenset(batch) for batch in order(1, 3)}
 
+    @given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 300), st.integers(1, 7))
+    @settings(max_examples=60)
+    def test_an_epoch_of_fewer_goes_on_where_the_last_one_ended(
+        self, sentences: int, batch_size: int, per_epoch: int, epochs: int
+    ) -> None:
+        samplers = [
+            Batches(sentences, batch_size, 1, per_epoch),
+            LengthBucketBatches(lengths_of(sentences), batch_size, 1, per_epoch),
+        ]
+        for sampler in samplers:
+            read: list[int] = []
+            for epoch in range(epochs):
+                sampler.set_epoch(epoch)
+                batches = list(sampler)
+                assert len(batches) == len(sampler)
+                read += [index for batch in batches for index in batch]
+            assert len(read) == epochs * per_epoch
+            times = np.bincount(read, minlength=sentences)
+            assert set(times) <= {len(read) // sentences, -(-len(read) // sentences)}
+
     @pytest.mark.parametrize("kind", [0, 1])
     def test_an_epoch_can_be_read_twice(self, kind: int) -> None:
         sampler = every_kind(100, 8, 1)[kind]

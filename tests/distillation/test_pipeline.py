@@ -36,6 +36,8 @@ SETTINGS = (
     "training.ema_decay=0.9",
     "training.evaluations=5",
     "kd.final_temperature=2",
+    "teacher.pseudo_targets=2",
+    "teacher.pseudo_targets_take_turns=true",
 )
 
 
@@ -98,6 +100,14 @@ def test_the_report_is_readable_and_the_one_returned(finished: RunResult) -> Non
     assert card.random_bleu is not None
     assert card.training_seconds is not None
     assert 0 < card.training_seconds < finished.seconds
+
+
+def test_translations_that_take_turns_with_the_gold_text_add_no_updates(
+    config: RunConfig, finished: RunResult, materials: Materials
+) -> None:
+    batches = math.ceil(len(materials.data.split("train")) / config.training.batch_size)
+    last = json.loads((finished.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert last["update"] == config.training.epochs * math.ceil(batches / config.training.gradient_accumulation)
 
 
 def test_slicing_beats_random_weights_at_the_same_budget(finished: RunResult) -> None:

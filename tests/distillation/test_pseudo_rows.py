@@ -111,3 +111,12 @@ def test_the_forecast_counts_every_translation(make_run: Any, materials: Materia
     assert doubled.updates == pytest.approx(2 * plain.updates, abs=plain.updates / 10)
     assert fourfold.updates == pytest.approx(4 * plain.updates, abs=plain.updates / 5)
     assert fourfold.disk_mib > doubled.disk_mib > plain.disk_mib  # minutes are of a clock
+
+
+def test_taking_turns_makes_a_run_no_longer(make_run: Any, materials: Materials, tmp_path: Path) -> None:
+    plain, turns = (
+        forecast(make_run(tmp_path, *settings), materials)
+        for settings in ([], ["teacher.pseudo_targets=3", "teacher.pseudo_targets_take_turns=true"])
+    )
+    assert turns.updates == plain.updates
+    assert turns.disk_mib > plain.disk_mib  # the states of all translations are stored all the same

@@ -27,7 +27,10 @@ class TeacherConfig(Section):
     """Whether the teacher runs in every update or once, its states kept on disk; auto: what takes less time."""
     pseudo_targets: int = Field(default=0, ge=0, le=16)
     """The teacher's translations of every training source that are trained on beside the gold text, the closest to it; each
-    adds up to as many updates as the gold text has."""
+    adds up to as many updates as the gold text has, unless they take turns."""
+    pseudo_targets_take_turns: bool = False
+    """An epoch has as many pairs as the gold text, gold text and translations by turns, and so as many updates; else it has
+    all of them."""
 
 
 class KdConfig(Section):

@@ -107,30 +107,38 @@ class PackedRows(torch.utils.data.Dataset[PackedBatch]):
 
 
 class Batches(Sampler[list[int]]):
-    """Indices of every batch of an epoch; every sentence exactly once, what is left over as a smaller batch at the end.
+    """Indices of every batch of an epoch; what is left over is a smaller batch at the end.
+
+    Every sentence comes exactly once in an epoch, or, where an epoch has fewer, once before any comes again.
 
     Args:
         sentences: how many there are.
         batch_size: sentences of a batch.
         seed: of the order; the same seed and epoch give the same batches.
+        per_epoch: sentences of an epoch; None: all.
     """
 
-    def __init__(self, sentences: int, batch_size: int, seed: int) -> None:
+    def __init__(self, sentences: int, batch_size: int, seed: int, per_epoch: int | None = None) -> None:
         self.sentences, self.batch_size, self.seed, self.epoch = sentences, batch_size, seed, 0
+        self.per_epoch = per_epoch or sentences
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of this epoch; called by the Trainer."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.sentences // self.batch_size)
+        return -(-self.per_epoch // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self._random().permutation(self.sentences)
+        order = self._order()
         yield from (order[start : start + self.batch_size].tolist() for start in range(0, len(order), self.batch_size))
 
-    def _random(self) -> np.random.Generator:
-        return np.random.default_rng((self.seed, self.epoch))
+    def _order(self) -> npt.NDArray[np.int64]:
+        """The sentences of this epoch: the next ones of passes over all of them, each in an order of its own."""
+        whole, read = divmod(self.epoch * self.per_epoch, max(1, self.sentences))
+        passes = range(whole, whole + 1 + (read + self.per_epoch) // max(1, self.sentences))
+        orders = [np.random.default_rng((self.seed, number)).permutation(self.sentences) for number in passes]
+        return np.concatenate(orders)[read : read + self.per_epoch]
 
 
 class LengthBucketBatches(Batches):
@@ -138,17 +146,19 @@ class LengthBucketBatches(Batches):
 
     Args:
         lengths: (sentences, 2) source and target tokens.
-        batch_size: as for `Batches`, as is the seed.
+        batch_size: as for `Batches`, as are the others.
         seed: of the order.
+        per_epoch: sentences of an epoch.
     """
 
-    def __init__(self, lengths: npt.NDArray[np.int32], batch_size: int, seed: int) -> None:
-        super().__init__(len(lengths), batch_size, seed)
+    def __init__(
+        self, lengths: npt.NDArray[np.int32], batch_size: int, seed: int, per_epoch: int | None = None
+    ) -> None:
+        super().__init__(len(lengths), batch_size, seed, per_epoch)
         self.lengths = lengths
 
     def __iter__(self) -> Iterator[list[int]]:
-        random = self._random()
-        order = random.permutation(self.sentences)
+        order = self._order()
         window = self.batch_size * WINDOW_BATCHES
         batches: list[list[int]] = []
         for start in range(0, len(order), window):
@@ -157,7 +167,8 @@ class LengthBucketBatches(Batches):
             by_length = chunk[np.lexsort((self.lengths[chunk, 0], self.lengths[chunk, 1]))]
             batches += [by_length[i : i + self.batch_size].tolist() for i in range(0, len(by_length), self.batch_size)]
         whole = len(order) // self.batch_size
-        yield from (batches[index] for index in random.permutation(whole))
+        shuffled = np.random.default_rng((self.seed, self.epoch, whole)).permutation(whole)
+        yield from (batches[index] for index in shuffled)
         # Last, because accelerate takes a smaller batch for the end when it deals batches out to several processes.
         yield from batches[whole:]
 

@@ -71,7 +71,7 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     translator.translate(sources)
     per_sentence = (time.perf_counter() - started) / len(sources)
     times = 1 + config.teacher.pseudo_targets  # fewer, where translations are gold texts or fail the checks
-    updates = trainer.schedule.updates(times * len(rows))
+    updates = trainer.schedule.updates((1 if config.teacher.pseudo_targets_take_turns else times) * len(rows))
     seconds = (
         updates * per_update
         + times * per_teacher_pass

@@ -6,7 +6,7 @@ Imported by the pipeline; imports the trainer and what it is given.
 import gc
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -95,6 +95,7 @@ def train_student(
         journal.begin(0)
     live = LiveTargets(teacher.model)
     check_pairs(live, teacher.model, rows, limit, journal)
+    gold = len(rows)
     rows = with_pseudo_targets(config, materials, rows, display)
 
     def save_best(model: T5ForConditionalGeneration, scores: Mapping[str, float]) -> None:
@@ -114,10 +115,12 @@ def train_student(
     candidates = [stored] if stored else engines(config.training.precision, materials.threads)
     targets = choose_targets(config, teacher.model, rows, candidates[0], display, journal)
     schedule = training_schedule(config.training)
+    if config.teacher.pseudo_targets_take_turns:
+        schedule = replace(schedule, per_epoch=gold)
     held_out = data.split("validation")
     probed = PackedRows(held_out, limit).batch(list(range(min(len(held_out), PROBED_SENTENCES))))
     updates = schedule.updates(len(rows))
-    tokens = int(token_lengths(rows)[:, 1].clip(max=limit).sum()) * schedule.epochs
+    tokens = token_lengths(rows)[:, 1].clip(max=limit).mean() * (schedule.per_epoch or len(rows)) * schedule.epochs
     monitor = Monitor(
         journal,
         updates,

@@ -24,8 +24,10 @@ class Schedule:
     evaluations: int = 5
     checkpoints_kept: int = 2
     seed: int = 1
+    per_epoch: int | None = None
+    """Sentences of an epoch; None: all there are."""
 
     def updates(self, sentences: int, processes: int = 1) -> int:
         """Optimizer steps over the whole run; each of several processes takes a share of the batches."""
-        micro_batches = math.ceil(math.ceil(sentences / self.batch_size) / processes)
+        micro_batches = math.ceil(math.ceil((self.per_epoch or sentences) / self.batch_size) / processes)
         return self.epochs * math.ceil(micro_batches / self.gradient_accumulation)

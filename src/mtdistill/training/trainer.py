@@ -93,9 +93,11 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         # The fused way cuts the whole effective batch as it likes; accumulation is left to the Trainer otherwise.
         together = schedule.gradient_accumulation if self.engine.fused else 1
         self._batches = (  # the kernels need no padding, so that lengths may be mixed
-            Batches(len(dataset), schedule.batch_size * together, schedule.seed)
+            Batches(len(dataset), schedule.batch_size * together, schedule.seed, schedule.per_epoch)
             if self.engine.fused
-            else LengthBucketBatches(token_lengths(dataset), schedule.batch_size, schedule.seed)
+            else LengthBucketBatches(
+                token_lengths(dataset), schedule.batch_size, schedule.seed, schedule.per_epoch
+            )
         )
         self.watch = Watch(self, model, monitor) if monitor and alone else None
         optimizer = build_optimizer(
