@@ -24,7 +24,7 @@ from rich.console import Console
 from mtdistill.config import apply_overrides
 from mtdistill.data.batches import Batches, PackedRows, token_lengths
 from mtdistill.display import Display
-from mtdistill.distillation.budget import training_rows, training_schedule
+from mtdistill.distillation.budget import pairs_per_epoch, training_rows, training_schedule
 from mtdistill.distillation.losses import forward_kl, gold_loss, temperature_at
 from mtdistill.distillation.materials import prepare_materials
 from mtdistill.distillation.pseudo_rows import with_pseudo_targets
@@ -52,7 +52,8 @@ def main() -> None:
     config = apply_overrides(load_preset(arguments.preset).config, [f"output={arguments.output}"])
     materials = prepare_materials(config, display)
     model = load_student(arguments.student).model
-    rows, schedule, kd = training_rows(materials.data, config.training), training_schedule(config.training), config.kd
+    rows, kd = training_rows(materials.data, config.training), config.kd
+    schedule = training_schedule(config.training, pairs_per_epoch(config, len(rows)))
     temperature = temperature_at(1.0, kd.temperature, kd.final_temperature)
     rows = with_pseudo_targets(config, materials, rows, display)
     wanted = schedule.updates(len(rows))

@@ -21,7 +21,7 @@ def test_every_setting_of_the_schedule_is_taken_over() -> None:
         "max_gradient_norm": 0.5, "ema_decay": 0.75, "evaluations": 9, "checkpoints_kept": 5, "seed": 42,
         "optimizer": "muon",
     }  # fmt: skip
-    assert dataclasses.asdict(training_schedule(training(**changed))) == changed
+    assert dataclasses.asdict(training_schedule(training(**changed), 8)) == {**changed, "per_epoch": 8}
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.5, 0.1])

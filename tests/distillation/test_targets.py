@@ -56,6 +56,9 @@ def test_the_settings_decide(choose: Choose, tmp_path: Path, wish: str, epochs: 
 def test_auto_is_the_default(choose: Choose) -> None:
     assert isinstance(choose("training.epochs=1"), LiveTargets)
     assert isinstance(choose("training.epochs=3"), CachedTargets)
+    turns = ("teacher.pseudo_targets=2", "teacher.pseudo_targets_take_turns=true")
+    assert isinstance(choose("training.epochs=3", *turns), LiveTargets)  # no pair more than once
+    assert isinstance(choose("training.epochs=4", *turns), CachedTargets)
 
 
 @pytest.mark.parametrize(("more", "kind"), [(-SPARE_BYTES, LiveTargets), (0, LiveTargets), (1, CachedTargets)])

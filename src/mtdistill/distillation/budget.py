@@ -6,13 +6,23 @@ Imported by the pipeline and the forecast; imports config, data, training.
 import datasets
 import numpy as np
 
-from mtdistill.config import TrainingConfig
+from mtdistill.config import RunConfig, TrainingConfig
 from mtdistill.data.prepared import PreparedData
 from mtdistill.training.schedule import Schedule
 
 
-def training_schedule(training: TrainingConfig) -> Schedule:
-    """The part of the settings that the shared trainer reads."""
+def pairs_per_epoch(config: RunConfig, gold: int) -> int | None:
+    """How many of the pairs an epoch has; None: all.
+
+    Args:
+        config: of the run.
+        gold: pairs of the training text, without the teacher's translations.
+    """
+    return gold if config.teacher.pseudo_targets_take_turns else None
+
+
+def training_schedule(training: TrainingConfig, per_epoch: int | None = None) -> Schedule:
+    """The part of the settings that the shared trainer reads; for `per_epoch` see `pairs_per_epoch`."""
     return Schedule(
         epochs=training.epochs,
         batch_size=training.batch_size,
@@ -28,6 +38,7 @@ def training_schedule(training: TrainingConfig) -> Schedule:
         evaluations=training.evaluations,
         checkpoints_kept=training.checkpoints_kept,
         seed=training.seed,
+        per_epoch=per_epoch,
     )
 
 

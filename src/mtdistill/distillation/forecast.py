@@ -15,7 +15,7 @@ from torch import Tensor
 from mtdistill.config import RunConfig
 from mtdistill.data.batches import PackedBatch
 from mtdistill.decoding import CTranslate2Translator
-from mtdistill.distillation.budget import training_rows
+from mtdistill.distillation.budget import pairs_per_epoch, training_rows
 from mtdistill.distillation.candidates import search_for
 from mtdistill.distillation.construction import rehearsal_student
 from mtdistill.distillation.materials import Materials
@@ -71,7 +71,7 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     translator.translate(sources)
     per_sentence = (time.perf_counter() - started) / len(sources)
     times = 1 + config.teacher.pseudo_targets  # fewer, where translations are gold texts or fail the checks
-    updates = trainer.schedule.updates((1 if config.teacher.pseudo_targets_take_turns else times) * len(rows))
+    updates = trainer.schedule.updates(pairs_per_epoch(config, len(rows)) or times * len(rows))
     seconds = (
         updates * per_update
         + times * per_teacher_pass

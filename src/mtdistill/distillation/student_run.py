@@ -6,7 +6,7 @@ Imported by the pipeline; imports the trainer and what it is given.
 import gc
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,7 +17,7 @@ from transformers.integrations import TensorBoardCallback
 from mtdistill.config import RunConfig
 from mtdistill.data.batches import PackedRows, token_lengths, truncated_ratio
 from mtdistill.display import Display
-from mtdistill.distillation.budget import training_rows, training_schedule
+from mtdistill.distillation.budget import pairs_per_epoch, training_rows, training_schedule
 from mtdistill.distillation.construction import start_student
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.preflight import check_pairs, check_training
@@ -114,19 +114,17 @@ def train_student(
     stored = stored_engine(run.path) if resume else None
     candidates = [stored] if stored else engines(config.training.precision, materials.threads)
     targets = choose_targets(config, teacher.model, rows, candidates[0], display, journal)
-    schedule = training_schedule(config.training)
-    if config.teacher.pseudo_targets_take_turns:
-        schedule = replace(schedule, per_epoch=gold)
+    schedule = training_schedule(config.training, pairs_per_epoch(config, gold))
     held_out = data.split("validation")
     probed = PackedRows(held_out, limit).batch(list(range(min(len(held_out), PROBED_SENTENCES))))
     updates = schedule.updates(len(rows))
-    tokens = token_lengths(rows)[:, 1].clip(max=limit).mean() * (schedule.per_epoch or len(rows)) * schedule.epochs
+    tokens = float(token_lengths(rows)[:, 1].clip(max=limit).mean())
     monitor = Monitor(
         journal,
         updates,
         schedule.max_gradient_norm,
         recover=config.training.recovery,
-        tokens_per_update=tokens / updates,
+        tokens_per_update=tokens * (schedule.per_epoch or len(rows)) * schedule.epochs / updates,
     )
     trainer = DistillationTrainer(
         student.build.model,

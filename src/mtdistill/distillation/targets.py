@@ -59,11 +59,13 @@ def stores_targets(config: RunConfig, live: LiveTargets, rows: datasets.Dataset)
 
 
 def cache_pays(config: RunConfig, live: LiveTargets, rows: datasets.Dataset) -> bool:
-    """Whether storing saves time, and there is room: it costs one pass of the teacher, and running live one in every epoch.
+    """Whether storing saves time, and there is room: it costs one pass of the teacher over every pair, and running live one
+    each time that a pair is trained on.
 
     What is there already needs no room: a resumed run goes on with the states it has stored.
     """
-    if config.training.epochs == 1:
+    taking_turns = 1 + config.teacher.pseudo_targets if config.teacher.pseudo_targets_take_turns else 1
+    if config.training.epochs <= taking_turns:
         return False
     length, root = config.training.max_sequence_length, cache_root(config)
     if free_bytes(root) > cache_bytes(rows, length, live.head.shape[1]) + SPARE_BYTES:
