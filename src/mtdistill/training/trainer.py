@@ -95,9 +95,7 @@ class TranslationTrainer(FusedUpdates, Seq2SeqTrainer):  # type: ignore[misc]
         self._batches = (  # the kernels need no padding, so that lengths may be mixed
             Batches(len(dataset), schedule.batch_size * together, schedule.seed, schedule.per_epoch)
             if self.engine.fused
-            else LengthBucketBatches(
-                token_lengths(dataset), schedule.batch_size, schedule.seed, schedule.per_epoch
-            )
+            else LengthBucketBatches(token_lengths(dataset), schedule.batch_size, schedule.seed, schedule.per_epoch)
         )
         self.watch = Watch(self, model, monitor) if monitor and alone else None
         optimizer = build_optimizer(
