@@ -59,9 +59,9 @@ def stores_targets(config: RunConfig, live: LiveTargets, rows: datasets.Dataset)
 
 
 def cache_pays(config: RunConfig, live: LiveTargets, rows: datasets.Dataset) -> bool:
-    """Whether storing saves time, and there is room: it costs one pass of the teacher over every pair, and running live one
-    each time that a pair is trained on.
+    """Whether storing saves time, and there is room.
 
+    It costs one pass of the teacher over every pair, and running live one each time that a pair is trained on.
     What is there already needs no room: a resumed run goes on with the states it has stored.
     """
     taking_turns = 1 + config.teacher.pseudo_targets if config.teacher.pseudo_targets_take_turns else 1
