@@ -115,7 +115,7 @@ def test_the_forecast_counts_every_translation(make_run: Any, materials: Materia
 
 def test_taking_turns_makes_a_run_no_longer(make_run: Any, materials: Materials, tmp_path: Path) -> None:
     plain, turns = (
-        forecast(make_run(tmp_path, *settings), materials)
+        forecast(make_run(tmp_path, "training.epochs=5", *settings), materials)
         for settings in ([], ["teacher.pseudo_targets=3", "teacher.pseudo_targets_take_turns=true"])
     )
     assert turns.updates == plain.updates
