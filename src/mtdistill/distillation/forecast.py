@@ -14,9 +14,10 @@ from torch import Tensor
 
 from mtdistill.config import RunConfig
 from mtdistill.data.batches import PackedBatch
+from mtdistill.data.prepared import EvaluationSet
 from mtdistill.decoding import CTranslate2Translator
 from mtdistill.distillation.budget import pairs_per_epoch, training_rows
-from mtdistill.distillation.candidates import search_for
+from mtdistill.distillation.candidates import choose, search_for
 from mtdistill.distillation.construction import rehearsal_student
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.targets import stores_targets
@@ -64,24 +65,26 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
         if trainer.engine.fused:
             trainer.use_fastest(candidates)
         per_update = rehearse(trainer, CALIBRATION_UPDATES).seconds / CALIBRATION_UPDATES
-    per_teacher_pass = _seconds_per_teacher_pass(live, trainer) if stored else 0.0
-    sources = data.evaluation_set("validation", 50).sources
+    per_pair = _seconds_per_stored_pair(live, trainer) if stored else 0.0
+    sample = data.evaluation_set("validation", 50)
     translator = materials.teacher_translator()
     started = time.perf_counter()
-    translator.translate(sources)
-    per_sentence = (time.perf_counter() - started) / len(sources)
-    times = 1 + config.teacher.pseudo_targets  # fewer, where translations are gold texts or fail the checks
-    updates = trainer.schedule.updates(pairs_per_epoch(config, len(rows)) or times * len(rows))
+    translator.translate(sample.sources)
+    per_sentence = (time.perf_counter() - started) / len(sample)
+    sources = len(rows.unique("source"))
+    per_source, new_per_source = _pseudo_targets(translator, sample, data.target_lang, config.teacher.pseudo_targets)
+    pairs = len(rows) + round(new_per_source * sources)
+    updates = trainer.schedule.updates(pairs_per_epoch(config, len(rows)) or pairs)
     seconds = (
         updates * per_update
-        + times * per_teacher_pass
-        + _seconds_per_search(translator, sources, config.teacher.pseudo_targets) * len(rows)
+        + pairs * per_pair
+        + sources * per_source
         + training.evaluations * training.validation_sentences * per_sentence
         + data.manifest.sizes["test"] * _REPORT_SECONDS_PER_SENTENCE
     )
     disk = parameters * 4 * (_STATES * training.checkpoints_kept + 2)
     if stored:
-        disk += times * cache_bytes(rows, training.max_sequence_length, live.head.shape[1])
+        disk += pairs / len(rows) * cache_bytes(rows, training.max_sequence_length, live.head.shape[1])
     return Forecast(seconds / 60, peak_memory_gib(), disk / 2**20, per_update, updates)
 
 
@@ -96,24 +99,28 @@ class _Zeros:
         return zeros
 
 
-def _seconds_per_search(translator: CTranslate2Translator, sources: list[str], kept: int) -> float:
-    """What the pseudo-targets of a source take."""
+def _pseudo_targets(
+    translator: CTranslate2Translator, sample: EvaluationSet, target_lang: str, kept: int
+) -> tuple[float, float]:
+    """Seconds that the pseudo-targets of a source take, and how many of them are new text, fit to be trained on."""
     if not kept:
-        return 0.0
-    search = search_for(kept)
+        return 0.0, 0.0
+    gold = dict(zip(sample.sources, sample.references, strict=True))
     started = time.perf_counter()
-    translator.candidates(sources, beam_size=search.beam_size, number=search.n_best)
-    return (time.perf_counter() - started) / len(sources)
+    choices = choose(list(gold.items()), translator, target_lang, search_for(kept))
+    seconds = time.perf_counter() - started
+    new = sum(each.failure is None and each.target not in gold[each.source] for each in choices)
+    return seconds / len(sample), new / len(sample)
 
 
-def _seconds_per_teacher_pass(live: LiveTargets, trainer: DistillationTrainer) -> float:
+def _seconds_per_stored_pair(live: LiveTargets, trainer: DistillationTrainer) -> float:
     """What building the cache takes."""
     rows = trainer.train_dataset
     batch = rows.batch(list(range(min(len(rows), 256))))
     live.states(batch)
     started = time.perf_counter()
     live.states(batch)
-    return (time.perf_counter() - started) / len(batch) * len(rows)
+    return (time.perf_counter() - started) / len(batch)
 
 
 def peak_memory_gib() -> float:
