@@ -6,7 +6,6 @@
 
 import errno
 import io
-import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mtdistill import messages
+from mtdistill.cli.typer_words import worded
 from mtdistill.errors import MtdistillError, TrainingFailedError
 from mtdistill.messages import tr
 
@@ -40,9 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _show_error(str(error))
         return EXIT_BAD_INPUT
     except typer.TyperException as error:
-        if message := _worded(error):  # empty where the help of a group was shown instead
-            hint = tr(en="Help: mtdistill --help", zh="帮助：mtdistill --help")
-            _show_error(f"{message}\n{hint}")
+        if message := worded(error):
+            _show_error(message)
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
@@ -82,12 +81,6 @@ def _errors() -> Console:
 def _show_error(message: str) -> None:
     # As `Text`, for a path or a sentence in it may hold brackets, which are no markup.
     _errors().print(Text.assemble((tr(en="Error: ", zh="错误："), "bold red"), message))
-
-
-def _worded(error: typer.TyperException) -> str:
-    """The message of Typer, with its frame in the user's language where what is in it is ours."""
-    message = error.format_message()
-    return tr(en=message, zh=re.sub(r"^Invalid value for (.+?): ", r"\1 的值无效：", message))
 
 
 def _take_language(given: list[str]) -> list[str]:

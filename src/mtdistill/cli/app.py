@@ -22,13 +22,14 @@ from mtdistill.cli.options import (
 )
 from mtdistill.cli.pseudo_targets import add_pseudo_targets
 from mtdistill.cli.sweep import add_sweep
+from mtdistill.cli.typer_words import CommandGroup
 from mtdistill.display import Display, Terminal
 from mtdistill.messages import tr
 
 
 def build_app() -> typer.Typer:
     """The command line of `mtdistill`."""
-    app = typer.Typer(
+    app = CommandGroup(
         no_args_is_help=False,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -62,7 +63,7 @@ def build_app() -> typer.Typer:
     add_pseudo_targets(app)
     add_sweep(app)
     _add_translate(app)
-    teachers = typer.Typer(help=tr(en="Train a teacher.", zh="训练教师模型。"), no_args_is_help=True)
+    teachers = CommandGroup(help=tr(en="Train a teacher.", zh="训练教师模型。"), no_args_is_help=True)
     app.add_typer(teachers, name="teacher")
     _add_teacher_train(teachers)
     add_cache(app)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtdistill.cli.options import json_option, number_option, set_option, settings_of
+from mtdistill.cli.typer_words import CommandGroup
 from mtdistill.display import Display, Terminal
 from mtdistill.messages import tr
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def add_bench(app: typer.Typer) -> None:
     """The group of commands."""
-    benches = typer.Typer(help=tr(en="Measure this machine.", zh="测量本机性能。"), no_args_is_help=True)
+    benches = CommandGroup(help=tr(en="Measure this machine.", zh="测量本机性能。"), no_args_is_help=True)
     app.add_typer(benches, name="bench")
 
     @benches.callback()

@@ -7,13 +7,14 @@ import typer
 from rich.table import Table
 
 from mtdistill.cli.options import output_option, path_argument, set_option, settings_of
+from mtdistill.cli.typer_words import CommandGroup
 from mtdistill.display import Display, Terminal
 from mtdistill.messages import tr
 
 
 def add_cache(app: typer.Typer) -> None:
     """The group of commands."""
-    caches = typer.Typer(help=tr(en="Stored teacher states.", zh="已存储的教师状态。"), no_args_is_help=True)
+    caches = CommandGroup(help=tr(en="Stored teacher states.", zh="已存储的教师状态。"), no_args_is_help=True)
     app.add_typer(caches, name="cache")
     name_argument = path_argument(en="its folder, or the folder's name", zh="缓存文件夹或其名称", kind=str)
 
