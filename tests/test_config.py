@@ -87,6 +87,7 @@ OVERRIDES: dict[str, tuple[str, object]] = {
     "kd.beta": ("0.3", 0.3),
     "kd.label_smoothing": ("0", 0.0),
     "kd.state_weight": ("100", 100.0),
+    "kd.other_pieces_every": ("4", 4),
     "training.epochs": ("7", 7),
     "training.batch_size": ("64", 64),
     "training.gradient_accumulation": ("4", 4),

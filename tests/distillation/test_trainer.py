@@ -9,6 +9,7 @@ from mtdistill.config import KdConfig, apply_overrides
 from mtdistill.data.batches import PackedRows
 from mtdistill.distillation import trainer as module
 from mtdistill.distillation.materials import Materials
+from mtdistill.distillation.pieces import PiecesByTurns, pieces_by_turns
 from mtdistill.distillation.trainer import DistillationTrainer, rehearsal_trainer
 from mtdistill.modeling.packed import decoder_states
 from mtdistill.modeling.padded import teacher_forced
@@ -30,10 +31,11 @@ def make_trainer(tiny_teacher: tuple[Any, Any], materials: Materials, tmp_path: 
     """Trains a copy of the teacher on 40 pairs."""
 
     def make(
-        objective: KdConfig, schedule: Schedule = SCHEDULE, engine: Engine = FUSED, **options: Any
+        objective: KdConfig, schedule: Schedule = SCHEDULE, engine: Engine = FUSED, turns: int = 1, **options: Any
     ) -> DistillationTrainer:
         rows = materials.data.split("train").select(range(40))
         targets = LiveTargets(materials.teacher.model, engine)
+        options.setdefault("pieces", pieces_by_turns(materials.teacher, materials.data, rows, turns))
         validate = options.pop("validate", lambda _model: {"bleu": 1.0, "chrf": 1.0})
         return DistillationTrainer(
             tiny_teacher[0], targets, objective, rows, schedule, tmp_path / "run", validate,
@@ -73,8 +75,11 @@ def test_every_log_has_both_parts_of_the_loss(make_trainer: Any, engine: Engine)
     ],
     ids=str,
 )
-def test_both_ways_to_the_loss_give_the_same_values_and_gradients(make_trainer: Any, changes: dict[str, float]) -> None:
-    trainer = make_trainer(objective(**changes))
+@pytest.mark.parametrize("turns", [1, 5])
+def test_both_ways_to_the_loss_give_the_same_values_and_gradients(
+    make_trainer: Any, changes: dict[str, float], turns: int
+) -> None:
+    trainer = make_trainer(objective(**changes), turns=turns)
     model = trainer.model.eval()
     weights = list(model.parameters())
     with torch.no_grad():
@@ -91,6 +96,49 @@ def test_both_ways_to_the_loss_give_the_same_values_and_gradients(make_trainer: 
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4)
     for ours, theirs in zip(gradients, wanted, strict=True):
         assert (ours - theirs).norm() <= 1e-4 * theirs.norm() + 1e-6
+
+
+def test_pieces_without_a_turn_are_out_of_both_losses(make_trainer: Any) -> None:
+    """As if the logits of the others were minus infinity, in the teacher's distribution as in the student's."""
+    trainer = make_trainer(objective(), turns=5)
+    trainer.state.global_step = 8
+    batch = PackedRows(trainer.eval_dataset, 16).batch([3, 39, 0, 17, 8])
+    generator = torch.Generator().manual_seed(1)
+    states = trainer.targets.states(batch)
+    states += 0.3 * torch.randn(states.shape, generator=generator)
+    head = trainer.model.shared.weight.detach().clone().requires_grad_()
+    out = torch.ones(len(head), dtype=torch.bool)
+    out[trainer._pieces.at(3).ids] = False
+    student = (states @ head.T).masked_fill(out, -torch.inf).log_softmax(-1)
+    teacher = (trainer.targets.states(batch) @ trainer.targets.head.T).masked_fill(out, -torch.inf)
+    softened = ((states @ head.T) / 3).masked_fill(out, -torch.inf).log_softmax(-1)
+    wanted_kd = torch.nn.functional.kl_div(
+        softened[:, ~out], (teacher / 3).log_softmax(-1)[:, ~out], log_target=True, reduction="sum"
+    )
+    wanted_gold = -student.gather(1, batch.labels[:, None]).sum()
+    losses = trainer.losses_from_states(states, head, batch)
+    assert losses["kd"].item() == pytest.approx(9 * wanted_kd.item(), rel=1e-4)
+    assert losses["gold"].item() == pytest.approx(wanted_gold.item(), rel=1e-4)
+    (gradient,) = torch.autograd.grad(losses["total"], head)
+    assert not gradient[out].any()
+    assert gradient[~out].any(dim=1).all()
+
+
+@BOTH
+def test_a_label_without_a_turn_brings_all_pieces_back(make_trainer: Any, engine: Engine) -> None:
+    def gold(**options: Any) -> float:
+        trainer = make_trainer(objective(), engine=engine, **options)
+        batch = PackedRows(trainer.eval_dataset, 16).batch([3, 39, 0])
+        logits, states = teacher_forced(trainer.model.eval(), batch)
+        if engine.fused:
+            states = trainer.targets.states(batch)
+            return float(trainer.losses_from_states(states, trainer.model.shared.weight, batch)["gold"])
+        return float(trainer.losses_from_logits(logits, states, batch)["gold"])
+
+    trainer = make_trainer(objective())
+    label = int(PackedRows(trainer.eval_dataset, 16).batch([3]).labels[0])
+    without = PiecesByTurns(len(trainer.model.shared.weight), [label - 1, label], 2)
+    assert gold(pieces=without) == gold() > gold(turns=5)
 
 
 def test_states_pull_without_a_part_in_the_loss(make_trainer: Any) -> None:

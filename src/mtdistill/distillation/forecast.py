@@ -20,6 +20,7 @@ from mtdistill.distillation.budget import pairs_per_epoch, training_rows
 from mtdistill.distillation.candidates import choose, search_for
 from mtdistill.distillation.construction import rehearsal_student
 from mtdistill.distillation.materials import Materials
+from mtdistill.distillation.pieces import pieces_by_turns
 from mtdistill.distillation.targets import stores_targets
 from mtdistill.distillation.trainer import DistillationTrainer, rehearsal_trainer
 from mtdistill.teacher.state_cache import cache_bytes
@@ -61,7 +62,8 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     stored = stores_targets(config, live, rows)
     with tempfile.TemporaryDirectory() as scratch:
         targets = _Zeros(live) if stored else live
-        trainer = rehearsal_trainer(config, model, targets, rows, Path(scratch), candidates[0])
+        pieces = pieces_by_turns(teacher, data, rows, config.kd.other_pieces_every)
+        trainer = rehearsal_trainer(config, model, targets, rows, Path(scratch), candidates[0], pieces)
         if trainer.engine.fused:
             trainer.use_fastest(candidates)
         per_update = rehearse(trainer, CALIBRATION_UPDATES).seconds / CALIBRATION_UPDATES

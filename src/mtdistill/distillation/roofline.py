@@ -19,6 +19,7 @@ from mtdistill.distillation.budget import training_rows
 from mtdistill.distillation.construction import rehearsal_student
 from mtdistill.distillation.forecast import peak_memory_gib
 from mtdistill.distillation.materials import Materials
+from mtdistill.distillation.pieces import pieces_by_turns
 from mtdistill.distillation.targets import choose_targets
 from mtdistill.distillation.trainer import rehearsal_trainer
 from mtdistill.errors import ConfigError
@@ -87,7 +88,8 @@ def bench_training(config: RunConfig, materials: Materials, updates: int, displa
     targets = choose_targets(config, teacher.model, rows, candidates[0], display)
     model = rehearsal_student(config, teacher)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = rehearsal_trainer(config, model, targets, rows, Path(scratch), candidates[0])
+        pieces = pieces_by_turns(teacher, materials.data, rows, config.kd.other_pieces_every)
+        trainer = rehearsal_trainer(config, model, targets, rows, Path(scratch), candidates[0], pieces)
         if not trainer.engine.fused:
             raise ConfigError(
                 tr(
@@ -99,7 +101,8 @@ def bench_training(config: RunConfig, materials: Materials, updates: int, displa
         with display.bar(tr(en="updates, half of them to warm up", zh="更新（一半用于预热）"), 2 * updates) as bar:
             rehearsed = rehearse(trainer, updates, bar.advance_to)
     batches, seconds = rehearsed.batches, rehearsed.seconds
-    products = [_products(model, teacher.model, batch, engine) for batch in batches]
+    vocabulary = len(pieces.at(0).ids) if pieces else model.config.vocab_size
+    products = [_products(model, teacher.model, batch, engine, vocabulary) for batch in batches]
     flops = sum(_flops(each) * engine.parts for each in products)
     return TrainingBench(
         preset=config.preset,
@@ -128,10 +131,10 @@ def _milliseconds(seconds: dict[str, float], parts: int, updates: int) -> dict[s
 
 
 def _products(student: T5ForConditionalGeneration, teacher: T5ForConditionalGeneration, batch: PackedBatch,
-              engine: Engine) -> list[Product]:  # fmt: skip
+              engine: Engine, vocabulary: int) -> list[Product]:  # fmt: skip
     """The matrix products of one of the equal parts of a batch."""
     config, inner = student.config, student.config.num_heads * student.config.d_kv
-    width, hidden, vocabulary = config.d_model, config.d_ff, config.vocab_size
+    width, hidden = config.d_model, config.d_ff
     source, target = (max(1, len(ids) // engine.parts) for ids in (batch.source_ids, batch.labels))
     encoder, decoder = config.num_layers, config.num_decoder_layers
     return [

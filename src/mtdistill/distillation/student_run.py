@@ -20,6 +20,7 @@ from mtdistill.display import Display
 from mtdistill.distillation.budget import pairs_per_epoch, training_rows, training_schedule
 from mtdistill.distillation.construction import start_student
 from mtdistill.distillation.materials import Materials
+from mtdistill.distillation.pieces import pieces_by_turns
 from mtdistill.distillation.preflight import check_pairs, check_training
 from mtdistill.distillation.probe import PROBED_SENTENCES, Probe
 from mtdistill.distillation.pseudo_rows import with_pseudo_targets
@@ -135,6 +136,7 @@ def train_student(
         run.checkpoints,
         scorer,
         readout=student.build.readout,
+        pieces=pieces_by_turns(teacher, data, rows, config.kd.other_pieces_every),
         save_best=save_best,
         callbacks=[
             TensorBoardCallback(writer),

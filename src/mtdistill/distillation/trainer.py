@@ -15,6 +15,7 @@ from mtdistill.config import KdConfig, RunConfig
 from mtdistill.data.batches import PackedBatch
 from mtdistill.distillation.budget import training_schedule
 from mtdistill.distillation.losses import kd_loss, state_distance, state_weight_at, temperature_at
+from mtdistill.distillation.pieces import Pieces, PiecesByTurns
 from mtdistill.distillation.probe import Probe, Probed
 from mtdistill.health.monitor import Monitor
 from mtdistill.health.outputs import Outputs
@@ -41,6 +42,7 @@ class DistillationTrainer(TranslationTrainer):
         targets: where the teacher's distributions come from.
         objective: temperature, weights, label smoothing.
         readout: the teacher's last states to the student's, see `StudentBuild`; None: `state_weight` has no effect.
+        pieces: what both losses look at in each update; None: the whole vocabulary.
         probe: looks at the objective at every evaluation, which adds the score `loss`; None: not.
         outputs: what the last evaluation wrote, for the monitor.
         validate: "chrf" of its scores chooses the best student, see `BEST_BY`.
@@ -58,6 +60,7 @@ class DistillationTrainer(TranslationTrainer):
         validate: Validate,
         *,
         readout: Tensor | None = None,
+        pieces: PiecesByTurns | None = None,
         save_best: Callable[[T5ForConditionalGeneration, Mapping[str, float]], None] = lambda _model, _scores: None,
         callbacks: Sequence[TrainerCallback] = (),
         probe: Probe | None = None,
@@ -72,29 +75,43 @@ class DistillationTrainer(TranslationTrainer):
         )  # fmt: skip
         self.targets, self.objective = targets, objective
         self._readout = readout if objective.state_weight else None
-        self._probe, self._outputs = probe, outputs
+        self._pieces, self._probe, self._outputs = pieces, probe, outputs
         self._last_probed: Probed | None = None
 
     def losses_from_states(self, states: Tensor, head: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
         """Sums over the tokens of the batch: `total`, `kd` (with T²) and `gold`; `states` where they count."""
         objective = self.objective
         with self.phases.measure("teacher"):
-            teacher_states = self.targets.states(batch)
+            teacher_states, teacher_head = self.targets.states(batch), self.targets.head
+        labels = batch.labels
+        if pieces := self._pieces_now(labels):
+            head, teacher_head = head.index_select(0, pieces.ids), teacher_head.index_select(0, pieces.ids)
+            labels = pieces.places[labels]
         loss = fused_loss(
-            states, head, batch.labels, teacher_states, self.targets.head, temperature=self.temperature,
+            states, head, labels, teacher_states, teacher_head, temperature=self.temperature,
             alpha=objective.alpha, beta=objective.beta, label_smoothing=objective.label_smoothing,
         )  # fmt: skip
         return self._with_states(loss._asdict(), states, teacher_states)
 
     def losses_from_logits(self, logits: Tensor, states: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
         """The same, plainly."""
-        objective, teacher_states = self.objective, self.targets.states(batch)
+        objective, teacher_states, labels = self.objective, self.targets.states(batch), batch.labels
+        teacher_logits = teacher_states @ self.targets.head.T
+        if pieces := self._pieces_now(labels):
+            logits, teacher_logits = logits[:, pieces.ids], teacher_logits[:, pieces.ids]
+            labels = pieces.places[labels]
         loss = kd_loss(
-            logits, teacher_states @ self.targets.head.T, batch.labels, temperature=self.temperature, alpha=objective.alpha,
+            logits, teacher_logits, labels, temperature=self.temperature, alpha=objective.alpha,
             beta=objective.beta, label_smoothing=objective.label_smoothing,
             count=1,  # the sum: it is divided by the tokens of the whole update
         )  # fmt: skip
         return self._with_states(loss._asdict(), states, teacher_states)
+
+    def _pieces_now(self, labels: Tensor) -> Pieces | None:
+        """What is looked at in this update; None: everything."""
+        pieces = self._pieces.at(self.state.global_step) if self._pieces else None
+        # Labels that nobody has told `pieces_by_turns` of would be mistaken for other pieces.
+        return pieces if pieces and bool((pieces.places[labels] >= 0).all()) else None
 
     def _with_states(
         self, losses: Mapping[str, Tensor], states: Tensor, teacher_states: Tensor
@@ -141,7 +158,7 @@ class DistillationTrainer(TranslationTrainer):
 
 def rehearsal_trainer(
     config: RunConfig, student: T5ForConditionalGeneration, targets: TargetSource, rows: Dataset, folder: Path,
-    engine: Engine,
+    engine: Engine, pieces: PiecesByTurns | None = None,
 ) -> DistillationTrainer:  # fmt: skip
     """For the time that updates take: nothing is validated or kept, and a student with random weights will do.
 
@@ -152,9 +169,10 @@ def rehearsal_trainer(
         rows: what is trained on.
         folder: for scratch.
         engine: what to compute with.
+        pieces: see `DistillationTrainer`.
     """
     readout = torch.ones(targets.head.shape[1], student.config.d_model)
     return DistillationTrainer(
         student, targets, config.kd, rows, training_schedule(config.training), folder, lambda _: {}, readout=readout,
-        engine=engine,
+        pieces=pieces, engine=engine,
     )  # fmt: skip
