@@ -10,7 +10,8 @@ data with the reference teacher's vocabulary, for example train_process/data/<id
 cache beside it, where a run stores them too.
 
 eole trains from scratch, without a teacher: it has no distillation. mtdistill trains a student of preset `balanced` with
-stored states, so every update of it also reads the teacher's states and computes the divergence over the whole vocabulary.
+stored states, so every update of it also reads the teacher's states and computes the divergence. Both look at the whole
+vocabulary in every update, which a run of mtdistill does not (`kd.other_pieces_every`).
 Both are timed in their own training loops, from update 300 on, for the same number of updates of 64 sentences; by then
 neither meets new shapes of matrix products very often. A figure is the median over rounds of target tokens per second,
 end marks counted, padding not.
@@ -223,7 +224,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]
 
 
 def mtdistill(config: RunConfig, teacher: Teacher, rows: datasets.Dataset, targets: TargetSource, updates: int) -> Turn:
-    """The first updates of a run, as `mtdistill distill` does them, its watch over training included."""
+    """The first updates of a run, as `mtdistill distill` does them but for its share of the vocabulary."""
     schedule, clock = training_schedule(config.training), Clock(updates)
     candidates = engines(config.training.precision, THREADS)
     with tempfile.TemporaryDirectory() as scratch:

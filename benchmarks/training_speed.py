@@ -51,6 +51,7 @@ from mtdistill.distillation.construction import plan_student, rehearsal_student
 from mtdistill.distillation.forecast import peak_memory_gib
 from mtdistill.distillation.losses import kd_loss
 from mtdistill.distillation.materials import Materials, prepare_materials
+from mtdistill.distillation.pieces import pieces_by_turns
 from mtdistill.distillation.run_folder import environment
 from mtdistill.distillation.targets import stored_targets
 from mtdistill.distillation.trainer import rehearsal_trainer
@@ -169,7 +170,8 @@ def mtdistill(config: RunConfig, materials: Materials, rows: datasets.Dataset, t
     """The package's own steps, as `mtdistill distill` does them."""
     model = rehearsal_student(config, materials.teacher).train()
     candidates = engines(config.training.precision, materials.threads)
-    trainer = rehearsal_trainer(config, model, targets, rows, Path(tempfile.mkdtemp()), candidates[0])
+    pieces = pieces_by_turns(materials.teacher, materials.data, rows, config.kd.other_pieces_every)
+    trainer = rehearsal_trainer(config, model, targets, rows, Path(tempfile.mkdtemp()), candidates[0], pieces)
     trainer.use_fastest(candidates)
     loader = itertools.chain.from_iterable(itertools.repeat(trainer.get_train_dataloader()))
 

@@ -8,7 +8,9 @@ import torch
 from mtdistill.config import KdConfig
 from mtdistill.data.batches import PackedRows
 from mtdistill.distillation.losses import kd_loss
+from mtdistill.distillation.pieces import pieces_by_turns
 from mtdistill.distillation.probe import Probe
+from mtdistill.modeling.padded import teacher_forced_logits
 from mtdistill.teacher.targets import LiveTargets
 
 if TYPE_CHECKING:
@@ -43,6 +45,26 @@ def test_the_loss_is_that_of_the_objective(materials: "Materials", probe: Probe)
     wanted = kd_loss(student, teacher, labels, temperature=3.0, alpha=0.7, beta=0.3, label_smoothing=0.1)
     found = probe(model, OBJECTIVE, 3.0)
     assert found.loss == pytest.approx(wanted.total.item(), rel=1e-3)
+
+
+def test_the_loss_over_some_pieces_is_that_of_an_update(materials: "Materials") -> None:
+    from mtdistill.distillation.construction import rehearsal_student
+    from mtdistill.presets import load_preset
+
+    rows, live = materials.data.split("train"), LiveTargets(materials.teacher.model)
+    model = rehearsal_student(load_preset("quick").config, materials.teacher).eval()
+    turns = pieces_by_turns(materials.teacher, materials.data, rows, 8)
+    assert turns
+    pieces, batch = turns.at(0), PackedRows(rows, 32).batch(list(range(8)))
+    student = teacher_forced_logits(model, batch, start_id=model.config.decoder_start_token_id)
+    teacher = teacher_forced_logits(materials.teacher.model, batch, start_id=model.config.decoder_start_token_id)
+    wanted = kd_loss(
+        student[:, pieces.ids], teacher[:, pieces.ids], pieces.places[batch.labels], temperature=3.0, alpha=0.7,
+        beta=0.3, label_smoothing=0.1,
+    )  # fmt: skip
+    found, everywhere = Probe(batch, live, pieces)(model, OBJECTIVE, 3.0), Probe(batch, live)(model, OBJECTIVE, 3.0)
+    assert found.loss == pytest.approx(wanted.total.item(), rel=1e-3)
+    assert everywhere.loss != pytest.approx(found.loss, rel=1e-3)
 
 
 def test_the_loss_can_be_at_another_temperature_than_the_gradients(materials: "Materials", probe: Probe) -> None:

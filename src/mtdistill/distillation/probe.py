@@ -12,6 +12,7 @@ from transformers import T5ForConditionalGeneration
 from mtdistill.config import KdConfig
 from mtdistill.data.batches import PackedBatch
 from mtdistill.distillation.losses import kd_loss
+from mtdistill.distillation.pieces import Pieces
 from mtdistill.modeling.padded import teacher_forced_logits
 from mtdistill.teacher.targets import TargetSource
 
@@ -45,11 +46,15 @@ class Probe:
     Args:
         batch: the sentences.
         targets: the live teacher; asked once.
+        pieces: what the objective looks at; None: the whole vocabulary.
     """
 
-    def __init__(self, batch: PackedBatch, targets: TargetSource) -> None:
-        self._batch = batch
+    def __init__(self, batch: PackedBatch, targets: TargetSource, pieces: Pieces | None = None) -> None:
+        self._batch, self._labels, self._pieces = batch, batch.labels, pieces
         self._teacher_logits = (targets.states(batch) @ targets.head.T).float()
+        if pieces:
+            self._teacher_logits = self._teacher_logits[:, pieces.ids]
+            self._labels = pieces.places[self._labels]
 
     def __call__(
         self, model: T5ForConditionalGeneration, objective: KdConfig, temperature: float, last: float | None = None
@@ -65,6 +70,7 @@ class Probe:
         with torch.no_grad():
             start_id = model.config.decoder_start_token_id
             logits = teacher_forced_logits(model, self._batch, start_id=start_id).float()
+            logits = logits[:, self._pieces.ids] if self._pieces else logits
         weights = (objective.alpha, objective.beta, objective.label_smoothing)
         return Probed(
             loss=self._loss(logits, last or temperature, *weights).item(),
@@ -87,7 +93,7 @@ class Probe:
 
     def _loss(self, logits: Tensor, temperature: float, alpha: float, beta: float, smoothing: float) -> Tensor:
         return kd_loss(
-            logits, self._teacher_logits, self._batch.labels, temperature=temperature, alpha=alpha, beta=beta,
+            logits, self._teacher_logits, self._labels, temperature=temperature, alpha=alpha, beta=beta,
             label_smoothing=smoothing,
         ).total  # fmt: skip
 

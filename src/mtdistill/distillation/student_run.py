@@ -127,6 +127,7 @@ def train_student(
         recover=config.training.recovery,
         tokens_per_update=tokens * (schedule.per_epoch or len(rows)) * schedule.epochs / updates,
     )
+    pieces = pieces_by_turns(teacher, data, rows, config.kd.other_pieces_every)
     trainer = DistillationTrainer(
         student.build.model,
         targets,
@@ -136,7 +137,7 @@ def train_student(
         run.checkpoints,
         scorer,
         readout=student.build.readout,
-        pieces=pieces_by_turns(teacher, data, rows, config.kd.other_pieces_every),
+        pieces=pieces,
         save_best=save_best,
         callbacks=[
             TensorBoardCallback(writer),
@@ -156,7 +157,7 @@ def train_student(
     if checkpoint is None:
         model = student.build.model.eval()
         some = PackedRows(rows, limit).batch(list(range(0, len(rows), -(-len(rows) // PROBED_SENTENCES))))
-        before = Probe(some, live)
+        before = Probe(some, live, pieces.at(0) if pieces else None)
         monitor.evaluated(0, None, trainer.probe(model))
         if monitor.memory.temperature is not None:
             monitor.evaluated(0, None, trainer.probe(model))  # at the new one
