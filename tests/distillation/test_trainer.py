@@ -128,6 +128,7 @@ def test_pieces_without_a_turn_are_out_of_both_losses(make_trainer: Any) -> None
 def test_a_label_without_a_turn_brings_all_pieces_back(make_trainer: Any, engine: Engine) -> None:
     def gold(**options: Any) -> float:
         trainer = make_trainer(objective(), engine=engine, **options)
+        trainer.state.global_step = 1
         batch = PackedRows(trainer.eval_dataset, 16).batch([3, 39, 0])
         logits, states = teacher_forced(trainer.model.eval(), batch)
         if engine.fused:
@@ -137,7 +138,8 @@ def test_a_label_without_a_turn_brings_all_pieces_back(make_trainer: Any, engine
 
     trainer = make_trainer(objective())
     label = int(PackedRows(trainer.eval_dataset, 16).batch([3]).labels[0])
-    without = PiecesByTurns(len(trainer.model.shared.weight), [label - 1, label], 2)
+    without = PiecesByTurns(len(trainer.model.shared.weight), sorted({label, *range(300, 400)}), 3)
+    assert without.at(1).places[label] == -1
     assert gold(pieces=without) == gold() > gold(turns=5)
 
 
