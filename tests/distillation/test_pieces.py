@@ -1,6 +1,7 @@
 from collections import Counter
 from typing import Any
 
+import datasets
 import pytest
 
 from mtdistill.distillation.materials import Materials
@@ -34,16 +35,26 @@ def test_a_piece_is_found_at_its_place() -> None:
     assert places[ids].tolist() == [*range(32)]
 
 
+def out_of_turn(pieces: PiecesByTurns | None, every: int, materials: Materials) -> set[int]:
+    """Those that are not looked at in every update."""
+    assert pieces
+    always = set.intersection(*(set(pieces.at(update).ids.tolist()) for update in range(every)))
+    return set(range(materials.teacher.model.config.vocab_size)) - always
+
+
+def ids_of(rows: datasets.Dataset, side: str) -> set[int]:
+    return {piece for ids in rows[f"{side}_ids"] for piece in ids}
+
+
 def test_pieces_of_the_source_language_take_turns(materials: Materials) -> None:
     rows = materials.data.split("train")
-    pieces = pieces_by_turns(materials.teacher, materials.data, rows, 4)
-    assert pieces
-    always = set.intersection(*(set(pieces.at(update).ids.tolist()) for update in range(4)))
+    out = out_of_turn(pieces_by_turns(materials.teacher, materials.data, rows, 4), 4, materials)
     names = materials.teacher.tokenizer.convert_ids_to_tokens(list(range(len(materials.teacher.tokenizer))))
     chinese = {piece for piece, name in enumerate(names) if written_only_in(name, "zh", "en")}
     assert len(chinese) > 10
-    assert always == set(range(materials.teacher.model.config.vocab_size)) - chinese
-    assert {piece for ids in rows["target_ids"] for piece in ids} <= always
+    assert chinese - ids_of(rows, "source")  # some stand in held-out sentences alone
+    assert out == chinese | (ids_of(rows, "source") - ids_of(rows, "target"))
+    assert not out & ids_of(rows, "target")
 
 
 def test_a_piece_that_a_target_has_is_always_there(materials: Materials) -> None:
@@ -56,12 +67,19 @@ def test_a_piece_that_a_target_has_is_always_there(materials: Materials) -> None
         assert all(bool((pieces.at(update).ids == first).any()) for update in range(8)) == always
 
 
-def test_nothing_is_left_out_where_all_is_wanted_or_scripts_are_shared(materials: Materials) -> None:
-    rows, teacher = materials.data.split("train"), materials.teacher
-
+def test_in_one_script_those_that_only_sources_have_take_turns(materials: Materials) -> None:
     class German:
         source_lang, target_lang = "de", "en"
 
     german: Any = German()
+    rows = materials.data.split("train").select(range(100))
+    out = out_of_turn(pieces_by_turns(materials.teacher, german, rows, 8), 8, materials)
+    assert out == ids_of(rows, "source") - ids_of(rows, "target")
+    assert len(out) > 10
+
+
+def test_nothing_is_left_out_where_all_is_wanted_or_every_piece_is_written(materials: Materials) -> None:
+    rows, teacher = materials.data.split("train").select(range(4)), materials.teacher
     assert pieces_by_turns(teacher, materials.data, rows, 1) is None
-    assert pieces_by_turns(teacher, german, rows, 8) is None
+    everything = rows.map(lambda row: {**row, "target_ids": [*range(teacher.model.config.vocab_size)]})
+    assert pieces_by_turns(teacher, materials.data, everything, 8) is None

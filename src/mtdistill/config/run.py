@@ -49,7 +49,7 @@ class KdConfig(Section):
     state_weight: float = Field(default=0.0, ge=0, le=10_000)
     """Weight of 1 - cosine between the last states of student and teacher at the start; 0 after four fifths of the run."""
     other_pieces_every: int = Field(default=8, ge=1, le=1000)
-    """Both losses look at a piece that only the source language is written with in one of so many updates; 1: in all."""
+    """Both losses look at a piece that only sources have in one of so many updates; 1: in all."""
 
     @field_validator("beta")
     @classmethod

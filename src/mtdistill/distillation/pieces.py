@@ -58,7 +58,9 @@ class PiecesByTurns:
 
 
 def pieces_by_turns(teacher: Teacher, data: PreparedData, rows: datasets.Dataset, every: int) -> PiecesByTurns | None:
-    """Those that only the source language is written with, and no target has, take turns; None: there are no such.
+    """Those that no target has take turns, if a source has them or only its language is written so; None: there are none.
+
+    Others that no target has are words that the training text happens not to have, and the student may need them.
 
     Args:
         teacher: has the tokenizer.
@@ -69,12 +71,15 @@ def pieces_by_turns(teacher: Teacher, data: PreparedData, rows: datasets.Dataset
     if every == 1:
         return None
     tokenizer = teacher.tokenizer
-    column = rows.with_format("arrow")[:]["target_ids"].combine_chunks()
-    written = set(np.unique(column.flatten().to_numpy()).tolist())
+    columns = rows.with_format("arrow")[:]
+    read, written = (
+        set(np.unique(columns[name].combine_chunks().flatten().to_numpy()).tolist())
+        for name in ("source_ids", "target_ids")
+    )
     others = [
         piece
         for piece, name in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
-        if piece not in written and written_only_in(name, data.source_lang, data.target_lang)
+        if piece not in written and (piece in read or written_only_in(name, data.source_lang, data.target_lang))
     ]
     return PiecesByTurns(teacher.model.config.vocab_size, others, every) if others else None
 
