@@ -45,12 +45,13 @@ class PiecesByTurns:
 
     def __init__(self, vocabulary: int, others: Sequence[int], every: int) -> None:
         fewest = vocabulary - len(others) + -(-len(others) // every)
-        out = max(0, vocabulary - -(-fewest // MULTIPLE) * MULTIPLE)
+        left_out = max(0, vocabulary - -(-fewest // MULTIPLE) * MULTIPLE)
         # Neighbours in a vocabulary are alike in frequency, so every turn has as many frequent ones as the next.
         shares = [others[turn::every] for turn in range(every)]
-        self._turns = [
-            _without(vocabulary, [*chain(*shares[turn:], *shares[:turn])][len(others) - out :]) for turn in range(every)
-        ]
+        self._turns = []
+        for turn in range(every):
+            by_turn = [*chain(*shares[turn:], *shares[:turn])]  # those whose turn it is, and the next ones after them
+            self._turns.append(_without(vocabulary, by_turn[len(by_turn) - left_out :]))
 
     def at(self, update: int) -> Pieces:
         """Those of an update, >= 0."""
@@ -84,9 +85,9 @@ def pieces_by_turns(teacher: Teacher, data: PreparedData, rows: datasets.Dataset
     return PiecesByTurns(teacher.model.config.vocab_size, others, every) if others else None
 
 
-def _without(vocabulary: int, left_out: Sequence[int]) -> Pieces:
+def _without(vocabulary: int, others: Sequence[int]) -> Pieces:
     kept = torch.ones(vocabulary, dtype=torch.bool)
-    kept[torch.tensor(left_out, dtype=torch.int64)] = False
+    kept[torch.tensor(others, dtype=torch.int64)] = False
     ids = kept.nonzero().flatten()
     places = torch.full((vocabulary,), -1)
     places[ids] = torch.arange(len(ids))
