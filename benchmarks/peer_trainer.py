@@ -224,7 +224,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]
 
 
 def mtdistill(config: RunConfig, teacher: Teacher, rows: datasets.Dataset, targets: TargetSource, updates: int) -> Turn:
-    """The first updates of a run, as `mtdistill distill` does them but for its share of the vocabulary."""
+    """The first updates of a run as `mtdistill distill` does them, its watch included, over the whole vocabulary."""
     schedule, clock = training_schedule(config.training), Clock(updates)
     candidates = engines(config.training.precision, THREADS)
     with tempfile.TemporaryDirectory() as scratch:

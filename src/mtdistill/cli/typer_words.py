@@ -52,38 +52,30 @@ class CommandGroup(typer.Typer):
         return super().command(name, cls=_Command, **how)
 
 
-class _Command(TyperCommand):
+class _HelpInLanguage:
+    """What Typer's commands and groups of commands, which have no base of their own in common, do otherwise."""
+
     def get_help_option(self, ctx: Any) -> TyperOption | None:
-        return _worded_help_option(super().get_help_option(ctx))
+        option: TyperOption | None = super().get_help_option(ctx)  # type: ignore[misc]
+        if option:
+            option.help = tr(en="show this help", zh="显示帮助")
+        return option
 
     def get_usage(self, ctx: Any) -> str:
-        return _worded_usage(super().get_usage(ctx))
+        usage: str = super().get_usage(ctx)  # type: ignore[misc]
+        return usage.replace("Usage: ", tr(en="Usage: ", zh="用法："), 1)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _word_headings()
-        super().format_help(ctx, formatter)
+        super().format_help(ctx, formatter)  # type: ignore[misc]
 
 
-class _Group(TyperGroup):
-    def get_help_option(self, ctx: Any) -> TyperOption | None:
-        return _worded_help_option(super().get_help_option(ctx))
-
-    def get_usage(self, ctx: Any) -> str:
-        return _worded_usage(super().get_usage(ctx))
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        _word_headings()
-        super().format_help(ctx, formatter)
+class _Command(_HelpInLanguage, TyperCommand):
+    pass
 
 
-def _worded_help_option(option: TyperOption | None) -> TyperOption | None:
-    if option:
-        option.help = tr(en="show this help", zh="显示帮助")
-    return option
-
-
-def _worded_usage(usage: str) -> str:
-    return usage.replace("Usage: ", tr(en="Usage: ", zh="用法："), 1)
+class _Group(_HelpInLanguage, TyperGroup):
+    pass
 
 
 def _word_headings() -> None:
