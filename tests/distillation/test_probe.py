@@ -60,7 +60,7 @@ def test_the_loss_over_some_pieces_is_that_of_an_update(materials: "Materials") 
     teacher = teacher_forced_logits(materials.teacher.model, batch, start_id=model.config.decoder_start_token_id)
     wanted = kd_loss(
         student[:, pieces.ids], teacher[:, pieces.ids], pieces.places[batch.labels], temperature=3.0, alpha=0.7,
-        beta=0.3, label_smoothing=0.1, stands_for=pieces.stands_for,
+        beta=0.3, label_smoothing=0.1,
     )  # fmt: skip
     found, everywhere = Probe(batch, live, pieces)(model, OBJECTIVE, 3.0), Probe(batch, live)(model, OBJECTIVE, 3.0)
     assert found.loss == pytest.approx(wanted.total.item(), rel=1e-3)

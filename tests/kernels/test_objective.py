@@ -75,31 +75,6 @@ def test_losses_and_gradient_are_those_of_the_formula(
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-11)
 
 
-@given(
-    st.integers(1, 5),
-    st.lists(st.integers(1, 9), min_size=1, max_size=12),
-    st.integers(0, 1000),
-    WEIGHTS,
-    st.booleans(),
-)
-@settings(max_examples=25)
-def test_a_sample_counts_as_often_as_its_column_would_stand_there(
-    tokens: int, counts: list[int], seed: int, weights: Weights, with_teacher: bool
-) -> None:
-    student, teacher, labels = numbers(tokens, len(counts), seed)
-    times = torch.tensor(counts)
-    repeated = [logits.repeat_interleave(times, 1) for logits in (student, teacher)]
-    places = (times.cumsum(0) - times)[labels]  # the first of the label's columns is the gold one
-    expected = plain(repeated[0], repeated[1] if with_teacher else None, places, weights)
-    gradient = student.clone()
-    found = objective_gradient(
-        gradient, teacher if with_teacher else None, labels, **weights._asdict(), stands_for=times.double()
-    )
-    assert found == pytest.approx(expected[:2], rel=1e-9, abs=1e-9)
-    together = torch.zeros_like(student).index_add_(1, torch.arange(len(counts)).repeat_interleave(times), expected[2])
-    torch.testing.assert_close(gradient, together, rtol=1e-9, atol=1e-11)
-
-
 @given(st.integers(1, 12), st.integers(2, 40), st.integers(0, 1000), WEIGHTS)
 @settings(max_examples=25)
 def test_in_float32_it_is_the_plain_loss_of_this_project(

@@ -79,21 +79,6 @@ def test_the_defaults_are_plain_cross_entropy() -> None:
     assert found.kd.item() == 0.0
 
 
-def test_a_row_of_the_heads_counts_as_often_as_it_stands_for() -> None:
-    states, head, labels, teacher_states, teacher_head = inputs(30)
-    times = torch.arange(VOCABULARY) % 3 + 1
-    weights = {"temperature": 2.0, "alpha": 0.7, "beta": 0.3, "label_smoothing": 0.1}
-    expected = plain_loss(
-        states, head.repeat_interleave(times, 0), (times.cumsum(0) - times)[labels], teacher_states,
-        teacher_head.repeat_interleave(times, 0), **weights,
-    )  # fmt: skip
-    found = fused_loss(states, head, labels, teacher_states, teacher_head, **weights, stands_for=times, chunk_tokens=8)
-    torch.testing.assert_close(torch.stack(tuple(found)), torch.stack(expected), rtol=1e-9, atol=1e-9)
-    wanted = gradients(expected[0], states, head)
-    for ours, theirs in zip(gradients(found.total, states, head), wanted, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
-
-
 def test_only_the_total_carries_a_gradient() -> None:
     found = fused_loss(*inputs(5), alpha=0.5, beta=0.5)
     assert found.total.requires_grad

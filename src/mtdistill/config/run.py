@@ -45,7 +45,7 @@ class KdConfig(Section):
     beta: float = Field(ge=0, le=1)
     """Weight of the cross-entropy with the gold text."""
     label_smoothing: float = Field(ge=0, lt=1)
-    """Share of the gold target that is spread over the whole vocabulary."""
+    """Share of the gold target that is spread evenly over the pieces that the loss looks at."""
     state_weight: float = Field(default=0.0, ge=0, le=10_000)
     """Weight of 1 - cosine between the last states of student and teacher at the start; 0 after four fifths of the run."""
     other_pieces_every: int = Field(default=8, ge=1, le=1000)

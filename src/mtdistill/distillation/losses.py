@@ -26,9 +26,7 @@ class DistillationLoss(NamedTuple):
     gold: Tensor
 
 
-def forward_kl(
-    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0, stands_for: Tensor | None = None
-) -> Tensor:
+def forward_kl(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     """KL(teacher || student) of the softened next-token distributions, one value per token.
 
     sum over v of p_teacher(v) * (log p_teacher(v) - log p_student(v)) with p = softmax(logits / temperature).
@@ -38,8 +36,6 @@ def forward_kl(
         student_logits: (..., vocabulary), any float type; computed in float32.
         teacher_logits: same shape, same order of the vocabulary; gets no gradient.
         temperature: > 0, dimensionless; 1 leaves the distributions as they are.
-        stands_for: (vocabulary,) of how many pieces each one is a sample, > 0: it counts as that many of its logit, and
-            so the value is an estimate of that over all of them. None: of itself.
 
     Returns:
         (...) float32, nats per token, >= 0, exactly 0 where the logits are equal.
@@ -48,8 +44,7 @@ def forward_kl(
         TeacherError: the two shapes differ.
         ValueError: temperature is not positive.
 
-    Source: Hinton et al. 2015 (arXiv:1503.02531), section 2; for translation Kim & Rush 2016 (arXiv:1606.07947);
-    weights of a sampled vocabulary Jean et al. 2015 (arXiv:1412.2007), section 3.
+    Source: Hinton et al. 2015 (arXiv:1503.02531), section 2; for translation Kim & Rush 2016 (arXiv:1606.07947).
 
     >>> teacher = torch.tensor([0.75, 0.25]).log()
     >>> round(forward_kl(torch.zeros(2), teacher).item(), 4)
@@ -66,25 +61,22 @@ def forward_kl(
             "请让学生模型使用教师模型的分词器，或清除教师目标的缓存。",
         )
         raise TeacherError(message)
-    student = _log_shares(student_logits, temperature, stands_for)
+    student = _log_probs(student_logits, temperature)
     with torch.no_grad():
-        teacher = _log_shares(teacher_logits, temperature, stands_for)
+        teacher = _log_probs(teacher_logits, temperature)
         weights = teacher.exp()
     divergence = (weights * (teacher - student)).sum(-1)
     # Rounding leaves values like -1e-8; lifted in value only, so that the gradient stays what it is.
     return divergence + (divergence.clamp_min(0) - divergence).detach()
 
 
-def gold_loss(
-    student_logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, stands_for: Tensor | None = None
-) -> Tensor:
+def gold_loss(student_logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of the gold tokens, one value per token.
 
     Args:
         student_logits: (..., vocabulary), any float type; computed in float32.
         labels: (...) token ids; `IGNORED_LABEL` gives 0 here and is left out by `token_mean`.
         label_smoothing: share in [0, 1) of the target spread evenly over the whole vocabulary.
-        stands_for: see `forward_kl`.
 
     Returns:
         (...) float32, nats per token.
@@ -92,12 +84,6 @@ def gold_loss(
     >>> round(gold_loss(torch.tensor([[0.75, 0.25]]).log(), torch.tensor([1])).item(), 4)
     1.3863
     """
-    if stands_for is not None:
-        log_probs = _log_shares(student_logits, 1.0, stands_for) - stands_for.log()
-        spread = (log_probs * stands_for).sum(-1) / stands_for.sum()
-        hit = log_probs.gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-        missed = -(1 - label_smoothing) * hit - label_smoothing * spread
-        return missed.masked_fill(labels == IGNORED_LABEL, 0.0)
     losses = functional.cross_entropy(
         student_logits.float().flatten(0, -2),
         labels.flatten(),
@@ -154,7 +140,6 @@ def kd_loss(
     alpha: float,
     beta: float,
     label_smoothing: float = 0.0,
-    stands_for: Tensor | None = None,
     count: int | Tensor | None = None,
 ) -> DistillationLoss:
     """Mean over tokens of alpha * temperature² * KL(teacher || student) + beta * cross-entropy with the gold text.
@@ -171,7 +156,6 @@ def kd_loss(
         alpha: weight of the teacher, >= 0.
         beta: weight of the gold text, >= 0. At weight 0 a term is still reported, without gradient.
         label_smoothing: of the gold term, in [0, 1).
-        stands_for: see `forward_kl`.
         count: see `token_mean`.
 
     Returns:
@@ -182,11 +166,10 @@ def kd_loss(
     gold_ids = labels[real]
     everything = torch.ones_like(gold_ids, dtype=torch.bool)
     with torch.set_grad_enabled(alpha > 0 and torch.is_grad_enabled()):
-        divergence = forward_kl(student, teacher, temperature=temperature, stands_for=stands_for)
+        divergence = forward_kl(student, teacher, temperature=temperature)
         kd = temperature**2 * token_mean(divergence, everything, count)
     with torch.set_grad_enabled(beta > 0 and torch.is_grad_enabled()):
-        missed = gold_loss(student, gold_ids, label_smoothing=label_smoothing, stands_for=stands_for)
-        gold = token_mean(missed, everything, count)
+        gold = token_mean(gold_loss(student, gold_ids, label_smoothing=label_smoothing), everything, count)
     # A term of weight 0 stays out altogether: 0 times a loss that is not finite would not be 0.
     total = sum((weight * term for weight, term in ((alpha, kd), (beta, gold)) if weight > 0), torch.zeros_like(gold))
     return DistillationLoss(total, kd.detach(), gold.detach())
@@ -221,11 +204,9 @@ def state_weight_at(progress: float, start: float) -> float:
     return start * max(0.0, 1 - progress / STATES_UNTIL)
 
 
-def _log_shares(logits: Tensor, temperature: float, stands_for: Tensor | None) -> Tensor:
-    """Log of the probability of each piece, times those it stands for."""
+def _log_probs(logits: Tensor, temperature: float) -> Tensor:
     logits = logits.float()
-    softened = logits if temperature == 1 else logits / temperature
-    return torch.log_softmax(softened if stands_for is None else softened + stands_for.log(), dim=-1)
+    return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
 
 
 def _real_tokens(logits: Tensor, real: Tensor) -> Tensor:

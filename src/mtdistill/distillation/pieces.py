@@ -27,16 +27,14 @@ class Pieces(NamedTuple):
     Attributes:
         ids: (pieces,) int64, ascending.
         places: (vocabulary,) int64, where each id is among them; -1: nowhere.
-        stands_for: (pieces,) float32, of how many each is a sample; together as many as the vocabulary has.
     """
 
     ids: Tensor
     places: Tensor
-    stands_for: Tensor
 
 
 class PiecesByTurns:
-    """A vocabulary part of which is looked at in one of every so many updates only, each then for those that are not.
+    """A vocabulary part of which is looked at in one of every so many updates only.
 
     Args:
         vocabulary: how many pieces there are, > 0.
@@ -53,8 +51,7 @@ class PiecesByTurns:
         self._turns = []
         for turn in range(every):
             by_turn = [*chain(*shares[turn:], *shares[:turn])]  # those whose turn it is, and the next ones after them
-            out, looked_at = by_turn[len(by_turn) - left_out :], by_turn[: len(by_turn) - left_out]
-            self._turns.append(_without(vocabulary, out, looked_at))
+            self._turns.append(_without(vocabulary, by_turn[len(by_turn) - left_out :]))
 
     def at(self, update: int) -> Pieces:
         """Those of an update, >= 0."""
@@ -88,12 +85,10 @@ def pieces_by_turns(teacher: Teacher, data: PreparedData, rows: datasets.Dataset
     return PiecesByTurns(teacher.model.config.vocab_size, others, every) if others else None
 
 
-def _without(vocabulary: int, left_out: Sequence[int], samples: Sequence[int]) -> Pieces:
-    """All but some, for which others stand."""
-    counts = torch.ones(vocabulary)
-    counts[torch.tensor(samples, dtype=torch.int64)] += len(left_out) / max(1, len(samples))
-    counts[torch.tensor(left_out, dtype=torch.int64)] = 0
-    ids = counts.nonzero().flatten()
+def _without(vocabulary: int, others: Sequence[int]) -> Pieces:
+    kept = torch.ones(vocabulary, dtype=torch.bool)
+    kept[torch.tensor(others, dtype=torch.int64)] = False
+    ids = kept.nonzero().flatten()
     places = torch.full((vocabulary,), -1)
     places[ids] = torch.arange(len(ids))
-    return Pieces(ids, places, counts[ids])
+    return Pieces(ids, places)

@@ -94,7 +94,7 @@ class Probe:
     def _loss(self, logits: Tensor, temperature: float, alpha: float, beta: float, smoothing: float) -> Tensor:
         return kd_loss(
             logits, self._teacher_logits, self._labels, temperature=temperature, alpha=alpha, beta=beta,
-            label_smoothing=smoothing, stands_for=self._pieces.stands_for if self._pieces else None,
+            label_smoothing=smoothing,
         ).total  # fmt: skip
 
 

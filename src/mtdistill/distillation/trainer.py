@@ -83,27 +83,26 @@ class DistillationTrainer(TranslationTrainer):
         objective = self.objective
         with self.phases.measure("teacher"):
             teacher_states, teacher_head = self.targets.states(batch), self.targets.head
-        labels, stands_for = batch.labels, None
+        labels = batch.labels
         if pieces := self._pieces_now(labels):
             head, teacher_head = head.index_select(0, pieces.ids), teacher_head.index_select(0, pieces.ids)
-            labels, stands_for = pieces.places[labels], pieces.stands_for
+            labels = pieces.places[labels]
         loss = fused_loss(
             states, head, labels, teacher_states, teacher_head, temperature=self.temperature,
             alpha=objective.alpha, beta=objective.beta, label_smoothing=objective.label_smoothing,
-            stands_for=stands_for,
         )  # fmt: skip
         return self._with_states(loss._asdict(), states, teacher_states)
 
     def losses_from_logits(self, logits: Tensor, states: Tensor, batch: PackedBatch) -> Mapping[str, Tensor]:
         """The same, plainly."""
         objective, teacher_states, labels = self.objective, self.targets.states(batch), batch.labels
-        teacher_logits, stands_for = teacher_states @ self.targets.head.T, None
+        teacher_logits = teacher_states @ self.targets.head.T
         if pieces := self._pieces_now(labels):
             logits, teacher_logits = logits[:, pieces.ids], teacher_logits[:, pieces.ids]
-            labels, stands_for = pieces.places[labels], pieces.stands_for
+            labels = pieces.places[labels]
         loss = kd_loss(
             logits, teacher_logits, labels, temperature=self.temperature, alpha=objective.alpha,
-            beta=objective.beta, label_smoothing=objective.label_smoothing, stands_for=stands_for,
+            beta=objective.beta, label_smoothing=objective.label_smoothing,
             count=1,  # the sum: it is divided by the tokens of the whole update
         )  # fmt: skip
         return self._with_states(loss._asdict(), states, teacher_states)

@@ -4,15 +4,13 @@ Imported by training.fused_loss; imports kernels.numbers. What the numbers mean:
 """
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mtdistill.kernels.numbers import Array, array, compiled, exponential, highest, load, number, scratch, store
 
 
 def objective_gradient(logits: Tensor, teacher_logits: Tensor | None, labels: Tensor, *, temperature: float,
-                       kd_weight: float, gold_weight: float, label_smoothing: float,
-                       stands_for: Tensor | None = None) -> tuple[float, float]:  # fmt: skip
+                       kd_weight: float, gold_weight: float, label_smoothing: float) -> tuple[float, float]:  # fmt: skip
     """Replace logits by the gradient of the weighted loss, and return the two losses as sums over the tokens.
 
     Args:
@@ -23,36 +21,29 @@ def objective_gradient(logits: Tensor, teacher_logits: Tensor | None, labels: Te
         kd_weight: weight of the divergence, its factor temperature^2 included.
         gold_weight: weight of the cross-entropy.
         label_smoothing: in [0, 1).
-        stands_for: (vocabulary,) of how many pieces each one is a sample, > 0, in the type that the logits are computed in;
-            None: of itself.
 
     Returns:
         Divergence KL(teacher || student) at the temperature, and smoothed cross-entropy; nats, summed over tokens.
     """
     teacher = logits[:0] if teacher_logits is None else teacher_logits
-    exact = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    counts = torch.ones(logits.shape[1], dtype=exact) if stands_for is None else stands_for
-    kd, gold = _rows(array(logits), array(teacher), array(labels), array(counts), 1 / temperature, kd_weight,
-                     gold_weight, label_smoothing)  # fmt: skip
+    kd, gold = _rows(array(logits), array(teacher), array(labels), 1 / temperature, kd_weight, gold_weight,
+                     label_smoothing)  # fmt: skip
     return float(kd), float(gold)
 
 
 @compiled
-def _rows(logits: Array, teacher: Array, labels: Array, counts: Array, coldness: float, kd_weight: float,
-          gold_weight: float, label_smoothing: float) -> tuple[float, float]:  # fmt: skip
+def _rows(logits: Array, teacher: Array, labels: Array, coldness: float, kd_weight: float, gold_weight: float,
+          label_smoothing: float) -> tuple[float, float]:  # fmt: skip
     tokens, vocabulary = logits.shape
     with_teacher = len(teacher) > 0
     sharp, soft, target = scratch(logits, vocabulary), scratch(logits, vocabulary), scratch(logits, vocabulary)
-    everything = number(logits, 0)
-    for word in range(vocabulary):
-        everything += counts[word]
-    cold, spread = number(logits, coldness), number(logits, gold_weight * label_smoothing / everything)
+    cold, spread = number(logits, coldness), number(logits, gold_weight * label_smoothing / vocabulary)
     kd_sum = gold_sum = 0.0
     for token in range(tokens):
         row, label = logits[token], labels[token]
         top, total = highest(row), number(logits, 0)
         for word in range(vocabulary):
-            total += counts[word] * load(row[word])
+            total += load(row[word])
         label_logit = load(row[label])
         sharp_sum, soft_sum, target_sum = number(logits, 0), number(logits, 0), number(logits, 0)
         if with_teacher:
@@ -60,9 +51,9 @@ def _rows(logits: Array, teacher: Array, labels: Array, counts: Array, coldness:
             teacher_top, cross = highest(teacher_row), number(logits, 0)
             for word in range(vocabulary):
                 below, teacher_below = load(row[word]) - top, load(teacher_row[word]) - teacher_top
-                sharp[word] = counts[word] * exponential(below)
-                soft[word] = counts[word] * exponential(below * cold)
-                target[word] = counts[word] * exponential(teacher_below * cold)
+                sharp[word] = exponential(below)
+                soft[word] = exponential(below * cold)
+                target[word] = exponential(teacher_below * cold)
                 sharp_sum += sharp[word]
                 soft_sum += soft[word]
                 target_sum += target[word]
@@ -70,24 +61,23 @@ def _rows(logits: Array, teacher: Array, labels: Array, counts: Array, coldness:
             kd_sum += cross * cold / target_sum - np.log(target_sum) + np.log(soft_sum)
         else:
             for word in range(vocabulary):
-                sharp[word] = counts[word] * exponential(load(row[word]) - top)
+                sharp[word] = exponential(load(row[word]) - top)
                 sharp_sum += sharp[word]
         sharp_share = number(logits, gold_weight) / sharp_sum
-        label_slope = sharp[label] * sharp_share - counts[label] * spread
-        label_slope -= number(logits, gold_weight * (1 - label_smoothing))
+        label_slope = sharp[label] * sharp_share - spread - number(logits, gold_weight * (1 - label_smoothing))
         # A teacher of weight 0 is reported, but its slopes stay out: 0 times one that is not finite would not be 0.
         if with_teacher and kd_weight > 0:
             soft_share = number(logits, kd_weight * coldness) / soft_sum
             target_share = number(logits, kd_weight * coldness) / target_sum
             for word in range(vocabulary):
                 slope = sharp[word] * sharp_share + soft[word] * soft_share - target[word] * target_share
-                store(row, word, slope - counts[word] * spread)
+                store(row, word, slope - spread)
             label_slope += soft[label] * soft_share - target[label] * target_share
         else:
             for word in range(vocabulary):
-                store(row, word, sharp[word] * sharp_share - counts[word] * spread)
+                store(row, word, sharp[word] * sharp_share - spread)
         store(row, label, label_slope)
         # The smoothing term reads every logit even at weight 0, so that one that is not finite always shows.
         log_sum = top + np.log(sharp_sum)
-        gold_sum += log_sum - (1 - label_smoothing) * label_logit - label_smoothing * (total / everything)
+        gold_sum += log_sum - (1 - label_smoothing) * label_logit - label_smoothing * (total / vocabulary)
     return kd_sum, gold_sum

@@ -29,8 +29,7 @@ class FusedLoss(NamedTuple):
 
 def fused_loss(states: Tensor, head: Tensor, labels: Tensor, teacher_states: Tensor | None = None,
                teacher_head: Tensor | None = None, *, temperature: float = 1.0, alpha: float = 0.0, beta: float = 1.0,
-               label_smoothing: float = 0.0, stands_for: Tensor | None = None,
-               chunk_tokens: int = CHUNK_TOKENS) -> FusedLoss:  # fmt: skip
+               label_smoothing: float = 0.0, chunk_tokens: int = CHUNK_TOKENS) -> FusedLoss:  # fmt: skip
     """Sum over tokens of alpha * temperature² * KL(teacher || student) + beta * smoothed cross-entropy.
 
     Args:
@@ -43,12 +42,10 @@ def fused_loss(states: Tensor, head: Tensor, labels: Tensor, teacher_states: Ten
         alpha: weight of the teacher, >= 0.
         beta: weight of the gold text, >= 0.
         label_smoothing: in [0, 1).
-        stands_for: (vocabulary,) of how many pieces each one is a sample, > 0; None: of itself.
         chunk_tokens: tokens at a time, > 0.
     """
     weights = (temperature, alpha, beta, label_smoothing)
-    counts = None if stands_for is None else stands_for.to(head.dtype)
-    total, kd, gold = _apply(states, head, labels, teacher_states, teacher_head, weights, counts, chunk_tokens)
+    total, kd, gold = _apply(states, head, labels, teacher_states, teacher_head, weights, chunk_tokens)
     return FusedLoss(total, kd, gold)
 
 
@@ -63,7 +60,7 @@ class _FusedLoss(Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, head: Tensor, labels: Tensor, teacher_states: Tensor | None,
                 teacher_head: Tensor | None, weights: tuple[float, float, float, float],
-                stands_for: Tensor | None, chunk_tokens: int) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+                chunk_tokens: int) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         temperature, alpha, beta, label_smoothing = weights
         squared = temperature**2
         projection = head.to(states.dtype)
@@ -76,7 +73,7 @@ class _FusedLoss(Function):
                 teacher_logits = torch.mm(teacher_states[chunk], teacher_head.T)
             kd, gold = objective_gradient(
                 logits, teacher_logits, labels[chunk], temperature=temperature, kd_weight=alpha * squared,
-                gold_weight=beta, label_smoothing=label_smoothing, stands_for=stands_for,
+                gold_weight=beta, label_smoothing=label_smoothing,
             )  # fmt: skip
             kd_sum, gold_sum = kd_sum + squared * kd, gold_sum + gold
             torch.mm(logits, projection, out=states_gradient[chunk])
@@ -94,16 +91,7 @@ class _FusedLoss(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         states_gradient, head_gradient = ctx.saved_tensors
         outer = gradients[0]
-        return (
-            states_gradient * outer.to(states_gradient.dtype),
-            head_gradient * outer,
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-        )
+        return states_gradient * outer.to(states_gradient.dtype), head_gradient * outer, None, None, None, None, None
 
 
 _apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _FusedLoss.apply
