@@ -269,6 +269,24 @@ class TestPreparedData:
         prepared_data_of(find_model(as_bundle(student, tmp_path)), str(tmp_path / "there"), Display())
         assert asked[0].root == tmp_path / "there" / "data"
 
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_lies_beside_a_run_that_was_moved_with_it(
+        self, kept: bool, asked: list[Any], student: Student, tmp_path: Path
+    ) -> None:
+        run = tmp_path / "moved" / "distillation-quick"
+        (run / "checkpoints").mkdir(parents=True)
+        for name in ("config.toml", "environment.json"):
+            (run / name).write_text("", encoding="utf-8")
+        if kept:
+            (tmp_path / "moved" / "data").mkdir()
+        found = find_model(as_bundle(student, run / "checkpoints"))
+        prepared_data_of(found, None, Display())
+        prepared_data_of(found, str(tmp_path / "there"), Display())
+        assert [call.root for call in asked] == [
+            tmp_path / ("moved" if kept else "runs") / "data",
+            tmp_path / "there" / "data",
+        ]
+
     def test_of_a_model_without_a_run_is_the_built_in_corpus(self, asked: list[Any], tiny_teacher_folder: Path) -> None:
         prepared_data_of(find_model(tiny_teacher_folder), None, Display())
         assert asked[0].data == DataConfig(train=("tatoeba:zh-en",), source_lang="zh", target_lang="en")

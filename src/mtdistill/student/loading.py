@@ -132,7 +132,8 @@ def prepared_data_of(model: FoundModel, output: str | None, display: Display) ->
 
     Args:
         model: where it says nothing, the built-in corpus is taken.
-        output: folder that holds the prepared data; None: the one of its run.
+        output: folder that holds the prepared data; None: the one that its run lies in, wherever the command is given, or
+            else the one that the run was to write to.
         display: where progress goes.
 
     Raises:
@@ -147,6 +148,9 @@ def prepared_data_of(model: FoundModel, output: str | None, display: Display) ->
         data = config.data if config else DataConfig(source_lang=model.source_lang, target_lang=model.target_lang)
     except ValueError as error:  # what stands there is no language code
         raise model.made_elsewhere() from error
+    run = run_folder_of(model.path)
+    if output is None and run is not None and (run.parent / "data").is_dir():
+        output = str(run.parent)
     root = output or (config.output if config else RunConfig.model_fields["output"].default)
     return prepare_data(data, Path(root) / "data", tokenizer, display.say)
 
