@@ -167,6 +167,8 @@ CASES = [
     case("output-control", "distill quick --output 'a\x00b'", r"got 'a\x00b'", "without control characters"),
     # test
     case("test-model-not-given", "test", "--model_path", "mtdistill test --help"),
+    case("test-model-twice", "test a.pt --model_path b.pt", "got a.pt and b.pt", "accepted one path"),
+    case("test-model-argument", "test gone.pt", "got gone.pt", "accepted student_best.pt"),
     case("test-model-empty", "test --model_path ''", "got ''", "accepted a path"),
     case("test-model-missing", "test --model_path gone.pt", "got gone.pt", "accepted student_best.pt"),
     case("test-model-below-file", "test --model_path a_file/x.pt", "got a_file/x.pt", "accepted student_best.pt"),
@@ -188,7 +190,7 @@ CASES = [
     # compare
     case("compare-nothing", "compare", "'runs'", "mtdistill compare --help"),
     case("compare-empty", "compare ''", "got ''", "accepted a path"),
-    case("compare-missing", "compare gone", "gone/report.json", "mtdistill test --model_path"),
+    case("compare-missing", "compare gone", "gone/report.json", "mtdistill test gone"),
     case("compare-folder", "compare nothing", "nothing/report.json", "mtdistill test --model_path"),
     case("compare-binary", "compare binary.pt", "binary.pt", "accepted a run folder or export"),
     case("compare-empty-file", "compare empty.json", "empty.json", "accepted report.json"),

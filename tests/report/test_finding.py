@@ -103,7 +103,7 @@ class TestReadCards:
         with pytest.raises(DataError, match=r"there is no report card: got .*\(FileNotFoundError\)") as raised:
             read_cards([write_card("run"), tmp_path / place])
         assert f"got {tmp_path / file} (" in str(raised.value)
-        assert str(raised.value).endswith(f"mtdistill test --model_path {tmp_path / folder}")
+        assert str(raised.value).endswith(f"mtdistill test {tmp_path / folder}")
 
     @pytest.mark.parametrize("content", [b"", b"{", b'{"schema_version": 1}'], ids=repr)
     def test_one_that_is_damaged_is_an_error(self, content: bytes, write_card: WriteCard) -> None:

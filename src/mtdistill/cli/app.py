@@ -14,7 +14,9 @@ from mtdistill.cli.deliver import add_compare, add_export
 from mtdistill.cli.options import (
     json_option,
     number_option,
+    one_of,
     output_option,
+    path_argument,
     path_option,
     resume_option,
     set_option,
@@ -133,12 +135,12 @@ def _add_distill(app: typer.Typer) -> None:
 
 
 def _add_test(app: typer.Typer) -> None:
-    model_option = path_option(
-        "--model_path",
-        "--model-path",
+    accepted = tr(
         en="student_best.pt, a run folder, an export, or a model folder",
         zh="student_best.pt、训练文件夹、导出文件夹或模型文件夹",
     )
+    model_argument = path_argument(en=accepted, zh=accepted)
+    model_option = path_option("--model_path", "--model-path", en="the same, as an option", zh="同上，以选项给出")
     data_option = path_option(
         "--data", en="your own sentence pairs instead (repeatable)", zh="改用自己的句对（可重复）", kind=str
     )
@@ -152,18 +154,20 @@ def _add_test(app: typer.Typer) -> None:
         )
     )
     def test(
-        model_path: Annotated[Path, model_option],
+        path: Annotated[Path | None, model_argument] = None,
+        model_path: Annotated[Path | None, model_option] = None,
         teacher: Annotated[str | None, teacher_option()] = None,
         output: Annotated[str | None, output_option()] = None,
         data: Annotated[list[str] | None, data_option] = None,
         quick: Annotated[bool, quick_option] = False,
         comet: Annotated[Path | None, comet_option] = None,
     ) -> None:
+        model = one_of(path, model_path, "--model_path", accepted=accepted)
         from mtdistill.cli.use import run_test
 
         display = Display(Terminal())
         code = run_test(
-            display, model_path, teacher=teacher, output=output, data=data or (), thorough=not quick, comet_model=comet
+            display, model, teacher=teacher, output=output, data=data or (), thorough=not quick, comet_model=comet
         )
         raise typer.Exit(code)
 

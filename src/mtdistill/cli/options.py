@@ -72,6 +72,22 @@ def path_argument(*, en: str, zh: str, kind: Callable[[str], Any] = Path) -> typ
     return made
 
 
+def one_of(argument: Path | None, option: Path | None, name: str, *, accepted: str) -> Path:
+    """What was given as an argument or as the option of this name, which mean the same.
+
+    Raises:
+        typer.BadParameter: neither or both.
+    """
+    given = [path for path in (argument, option) if path is not None]
+    if len(given) == 1:
+        return given[0]
+    got = tr(en=" and ", zh=" 和 ").join(map(str, given)) or tr(en="nothing", zh="（空）")
+    raise typer.BadParameter(
+        tr(en=f"got {got}, accepted one path: {accepted}", zh=f"得到 {got}，应为一个路径：{accepted}"),
+        param_hint=f"'{name}'",
+    )
+
+
 def number_option(name: str, low: float, high: float, *, en: str, zh: str) -> typer.models.OptionInfo:
     """An option that is a number of these bounds, whole where the bounds are."""
     return _option(name, en=en, zh=zh, parser=_number_parser(low, high), metavar=f"<{low:g} - {high:.10g}>")

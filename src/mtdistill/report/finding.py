@@ -54,9 +54,9 @@ def _read(file: Path) -> ReportCard:
         raise DataError(
             tr(
                 en=f"there is no report card: got {file} ({type(error).__name__}), accepted a run folder or export "
-                f"with {REPORT_FILE}. Measure the student first: mtdistill test --model_path {measured}",
+                f"with {REPORT_FILE}. Measure the student first: mtdistill test {measured}",
                 zh=f"找不到成绩单：{file}（{type(error).__name__}），需要含有 {REPORT_FILE} 的训练文件夹或导出文件夹。"
-                f"请先测试学生模型：mtdistill test --model_path {measured}",
+                f"请先测试学生模型：mtdistill test {measured}",
             )
         ) from error
 
