@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mtdistill.decoding import HuggingFaceTranslator, Translation, Translator
 from mtdistill.evaluation import cpu_name, measure_speed
+from mtdistill.evaluation.speed import SENTENCES_OF_A_TURN
 
 SOURCES = ["one", "two 个", "three"]
 few_examples = settings(max_examples=50)
@@ -144,6 +145,20 @@ class TestLatency:
         speed = measure_speed(student, teacher, SOURCES, batch_size=1, repeats=2)
         assert (speed.low, speed.ratio, speed.high) == (3.0, pytest.approx(30**0.5), 10.0)
         assert (speed.teacher.seconds, speed.student.seconds) == (34.5, 4.5)
+
+    def test_the_models_take_turns_every_few_sentences(self, clock: Clock) -> None:
+        calls: list[tuple[object, ...]] = []
+        count = 2 * SENTENCES_OF_A_TURN + 1
+        teacher, student = (Timed(name, clock, [1.0] * 2 * count, calls, count) for name in ("teacher", "student"))
+        sources = [str(number) for number in range(count)]
+        measure_speed(student, teacher, sources, batch_size=1, repeats=2)
+        turns = [(name, len([*same])) for name, same in itertools.groupby(call[0] for call in calls[2 * count :])]
+        some = SENTENCES_OF_A_TURN
+        first = [("teacher", some), ("student", 2 * some), ("teacher", some + 1), ("student", 1 + some)]
+        assert turns == [*first, ("teacher", 2 * some), ("student", some + 1), ("teacher", 1)]
+        for run in (calls[2 * count : 4 * count], calls[4 * count :]):
+            for name in ("teacher", "student"):
+                assert [call[1] for call in run if call[0] == name] == [[source] for source in sources]
 
     @few_examples
     @given(st.integers(1, 5), st.integers(1, 4), st.data())

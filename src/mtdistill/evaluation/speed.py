@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,10 @@ from mtdistill.decoding import Translator
 from mtdistill.text import word_count
 
 WARM_UP_SENTENCES = 32
+# At batch 1 the models take turns this often. The speed of a shared machine changes from second to second: the ratios of 12 pairs
+# of runs over 256 sentences spread by 9 % with whole runs by turns, by 5 % so, and by 3 % with a turn for every sentence,
+# where each model finds the caches full of the other one (docs/experiments.md, 2026-11-30).
+SENTENCES_OF_A_TURN = 8
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def measure_speed(
 
     Each model warms up on the first sentences. Then come pairs of runs, one of each model, with the order swapped from
     pair to pair; whatever else the computer does hits both, and the median of the ratios forgets the pairs it did not.
+    At batch 1 the two runs of a pair take turns, a few sentences each.
 
     Args:
         student: translates the sentences.
@@ -86,13 +91,16 @@ def measure_speed(
         repeats: pairs of runs, 1 or more.
     """
     for translator in (teacher, student):
-        _run(translator, sources[:WARM_UP_SENTENCES], batch_size, beam_size)
-    teacher_runs: list[_Run] = []
-    student_runs: list[_Run] = []
-    for repeat in range(repeats):
-        order = [(teacher, teacher_runs), (student, student_runs)]
-        for translator, runs in order if repeat % 2 == 0 else reversed(order):
-            runs.append(_run(translator, sources, batch_size, beam_size))
+        _Run().translate(translator, sources[:WARM_UP_SENTENCES], batch_size, beam_size)
+    size = SENTENCES_OF_A_TURN if batch_size == 1 else len(sources)
+    turns = [sources[start : start + size] for start in range(0, len(sources), size)]
+    teacher_runs = [_Run() for _ in range(repeats)]
+    student_runs = [_Run() for _ in range(repeats)]
+    for repeat, runs in enumerate(zip(teacher_runs, student_runs, strict=True)):
+        for turn, some in enumerate(turns, start=repeat):
+            order = list(zip((teacher, student), runs, strict=True))
+            for translator, run in order if turn % 2 == 0 else reversed(order):
+                run.translate(translator, some, batch_size, beam_size)
     ratios = [slow.seconds / fast.seconds for slow, fast in zip(teacher_runs, student_runs, strict=True)]
     return SpeedUp(
         ratio=math.sqrt(statistics.median_low(ratios) * statistics.median_high(ratios)),
@@ -109,26 +117,24 @@ def measure_speed(
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Run:
     """One run over all sentences: the time of every call, and what came out."""
 
-    calls: list[float]
-    target_tokens: int
+    calls: list[float] = field(default_factory=list)
+    target_tokens: int = 0
 
     @property
     def seconds(self) -> float:
         return sum(self.calls)
 
-
-def _run(translator: Translator, sources: Sequence[str], batch_size: int, beam_size: int) -> _Run:
-    calls, tokens = [], 0
-    for part in [[source] for source in sources] if batch_size == 1 else [sources]:
-        start = time.perf_counter()
-        translations = translator.translate(part, beam_size=beam_size, batch_size=batch_size)
-        calls.append(time.perf_counter() - start)
-        tokens += sum(translation.tokens for translation in translations)
-    return _Run(calls, tokens)
+    def translate(self, translator: Translator, sources: Sequence[str], batch_size: int, beam_size: int) -> None:
+        """Go on with these sentences."""
+        for part in [[source] for source in sources] if batch_size == 1 else [sources]:
+            start = time.perf_counter()
+            translations = translator.translate(part, beam_size=beam_size, batch_size=batch_size)
+            self.calls.append(time.perf_counter() - start)
+            self.target_tokens += sum(translation.tokens for translation in translations)
 
 
 def _timing(translator: Translator, runs: Sequence[_Run], batch_size: int) -> Timing:
