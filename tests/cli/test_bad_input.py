@@ -190,8 +190,16 @@ CASES = [
     # compare
     case("compare-nothing", "compare", "'runs'", "mtdistill compare --help"),
     case("compare-empty", "compare ''", "got ''", "accepted a path"),
-    case("compare-missing", "compare gone", "gone/report.json", "mtdistill test "),
-    case("compare-folder", "compare nothing", "nothing/report.json", "mtdistill test "),
+    case(
+        "compare-missing", "compare gone", "gone/report.json", "Measure the student first: mtdistill test /", "/gone\n"
+    ),
+    case(
+        "compare-folder",
+        "compare nothing",
+        "nothing/report.json",
+        "Measure the student first: mtdistill test /",
+        "/nothing\n",
+    ),
     case("compare-binary", "compare binary.pt", "binary.pt", "accepted a run folder or export"),
     case("compare-empty-file", "compare empty.json", "empty.json", "accepted report.json"),
     case("compare-other-json", "compare other.json", "other.json", "accepted report.json"),

@@ -96,10 +96,10 @@ def measure_speed(
     turns = [sources[start : start + size] for start in range(0, len(sources), size)]
     teacher_runs = [_Run() for _ in range(repeats)]
     student_runs = [_Run() for _ in range(repeats)]
-    for repeat, runs in enumerate(zip(teacher_runs, student_runs, strict=True)):
+    for repeat in range(repeats):
+        pair = [(teacher, teacher_runs[repeat]), (student, student_runs[repeat])]
         for turn, some in enumerate(turns, start=repeat):
-            order = list(zip((teacher, student), runs, strict=True))
-            for translator, run in order if turn % 2 == 0 else reversed(order):
+            for translator, run in pair if turn % 2 == 0 else reversed(pair):
                 run.translate(translator, some, batch_size, beam_size)
     ratios = [slow.seconds / fast.seconds for slow, fast in zip(teacher_runs, student_runs, strict=True)]
     return SpeedUp(
