@@ -87,7 +87,7 @@ class TrainingConfig(Section):
     data_ratio: float = Field(gt=0, le=1)
     """Share of the training split that is used."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    """Decay per update of a running average of the weights; None: no average."""
+    """Decay per update of a running average of the weights, at most (1 + n) / (10 + n) in update n; None: no average."""
     seed: int = Field(default=1, ge=0, le=2**32 - 1)
     """Seed of everything that is drawn at random."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
