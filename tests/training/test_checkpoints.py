@@ -13,7 +13,7 @@ from transformers import TrainerControl, TrainerState
 from mtdistill.display import Display
 from mtdistill.errors import CheckpointError
 from mtdistill.training import checkpoints as module
-from mtdistill.training.checkpoints import COMPLETE_FILE, Checkpoints, latest_checkpoint
+from mtdistill.training.checkpoints import COMPLETE_FILE, Checkpoints, checkpoints_in, latest_checkpoint
 
 UPDATES = (5, 90, 100)
 
@@ -105,6 +105,17 @@ def test_all_damaged(folder: Path) -> None:
         (folder / f"checkpoint-{update}" / "optimizer.pt").unlink()
     with pytest.raises(CheckpointError, match=r"got .*checkpoint-5 \(optimizer\.pt\), .*without --resume"):
         latest_checkpoint(folder)
+
+
+def test_what_an_interruption_left_is_not_written_into(folder: Path) -> None:
+    (folder / "checkpoint-200" / COMPLETE_FILE).mkdir()
+    state = TrainerState(max_steps=300, global_step=100, stateful_callbacks={"TrainerControl": {}})
+    args = SimpleNamespace(logging_steps=5, eval_steps=10, save_steps=20, output_dir=str(folder))
+    Checkpoints(9).on_train_begin(args, state, TrainerControl())
+    assert [path.name for path in checkpoints_in(folder)] == ["checkpoint-5", "checkpoint-90", "checkpoint-100"]
+    write(folder, 200)
+    mark(folder, 200)
+    assert latest_checkpoint(folder) == folder / "checkpoint-200"
 
 
 class TestSeconds:

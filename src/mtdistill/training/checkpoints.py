@@ -43,8 +43,16 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         return self._seconds_before + time.monotonic() - self._began
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Refuse a state of the Trainer that would fail later; how often things are done is for the settings to say."""
-        self._seconds_before, self._began = _seconds(checkpoint_of(args, state) / COMPLETE_FILE), time.monotonic()
+        """Refuse a state of the Trainer that would fail later; how often things are done is for the settings to say.
+
+        What an interrupted save has left is removed: the checkpoint of that update would be written among it.
+        """
+        begins_with = checkpoint_of(args, state)
+        self._seconds_before, self._began = _seconds(begins_with / COMPLETE_FILE), time.monotonic()
+        if state.is_world_process_zero:
+            for other in checkpoints_in(begins_with.parent):
+                if other != begins_with and not _is_whole(other):
+                    shutil.rmtree(other, ignore_errors=True)
         state.compute_steps(args, state.max_steps)
         for name, usual in vars(TrainerState()).items():
             value = getattr(state, name)
@@ -69,7 +77,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
 
     def _make_room(self, newest: Path) -> None:
         others = [each for each in checkpoints_in(newest.parent) if each != newest]
-        whole = [each for each in others if (each / COMPLETE_FILE).is_file()]
+        whole = [each for each in others if _is_whole(each)]
         kept = whole[max(0, len(whole) - self._kept + 1) :]
         for other in others:
             if other not in kept:
@@ -126,7 +134,7 @@ def latest_checkpoint(folder: Path, display: Display | None = None) -> Path | No
         CheckpointError: all are damaged.
     """
     damage = ""
-    for checkpoint in (each for each in reversed(checkpoints_in(folder)) if (each / COMPLETE_FILE).is_file()):
+    for checkpoint in filter(_is_whole, reversed(checkpoints_in(folder))):
         if not (changed := changed_files(checkpoint, _checksums(checkpoint / COMPLETE_FILE))):
             return checkpoint
         damage = f"{checkpoint} ({', '.join(changed)})"
@@ -145,6 +153,10 @@ def latest_checkpoint(folder: Path, display: Display | None = None) -> Path | No
             )
         )
     return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    return (checkpoint / COMPLETE_FILE).is_file()
 
 
 def _seconds(marker: Path) -> float:
