@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,8 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
 
         What an interrupted save has left is removed: the checkpoint of that update would be written among it.
         """
-        begins_with = checkpoint_of(args, state)
-        self._seconds_before, self._began = _seconds(begins_with / COMPLETE_FILE), time.monotonic()
-        if state.is_world_process_zero:
-            for other in checkpoints_in(begins_with.parent):
-                if other != begins_with and not _is_whole(other):
-                    shutil.rmtree(other, ignore_errors=True)
+        resumed = checkpoint_of(args, state)
+        self._seconds_before, self._began = _seconds(resumed / COMPLETE_FILE), time.monotonic()
         state.compute_steps(args, state.max_steps)
         for name, usual in vars(TrainerState()).items():
             value = getattr(state, name)
@@ -61,6 +57,8 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
                 raise TypeError(f"{name} is {value!r}"[:200])
         if type(control).__name__ not in state.stateful_callbacks:
             raise TypeError(f"stateful_callbacks is without {type(control).__name__}")
+        if state.is_world_process_zero:
+            _remove(each for each in checkpoints_in(resumed.parent) if each != resumed and not _is_whole(each))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Everything has been read by now."""
@@ -79,9 +77,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         others = [each for each in checkpoints_in(newest.parent) if each != newest]
         whole = [each for each in others if _is_whole(each)]
         kept = whole[max(0, len(whole) - self._kept + 1) :]
-        for other in others:
-            if other not in kept:
-                shutil.rmtree(other, ignore_errors=True)
+        _remove(each for each in others if each not in kept)
 
     @contextmanager
     def reading(self, checkpoint: str | None) -> Iterator[None]:
@@ -157,6 +153,11 @@ def latest_checkpoint(folder: Path, display: Display | None = None) -> Path | No
 
 def _is_whole(checkpoint: Path) -> bool:
     return (checkpoint / COMPLETE_FILE).is_file()
+
+
+def _remove(checkpoints: Iterable[Path]) -> None:
+    for checkpoint in checkpoints:
+        shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _seconds(marker: Path) -> float:
