@@ -20,7 +20,7 @@ from mtdistill.modeling.packed import decoder_states
 from mtdistill.modeling.padded import teacher_forced_logits
 from mtdistill.teacher.loading import load_teacher
 from mtdistill.teacher.training import BEGUN_FILE, BEST_FOLDER, TeacherRecipe, TeacherTrainer, train_teacher
-from mtdistill.training.checkpoints import latest_checkpoint
+from mtdistill.training.checkpoints import COMPLETE_FILE, latest_checkpoint
 from mtdistill.training.engine import Engine
 from mtdistill.training.trainer import Schedule
 
@@ -157,12 +157,14 @@ def test_a_finished_teacher_without_checkpoints_is_not_overwritten(
         train_teacher(tiny_data, RECIPE, tmp_path, validate)
 
 
-def test_to_resume_where_nothing_is_means_to_start(
-    tiny_data: PreparedData, validate: Callable[[Any], dict[str, float]], tmp_path: Path
+@pytest.mark.parametrize("resume", [True, False])
+def test_where_nothing_whole_is_training_starts(
+    tiny_data: PreparedData, validate: Callable[[Any], dict[str, float]], tmp_path: Path, *, resume: bool
 ) -> None:
+    (tmp_path / "checkpoint-2" / COMPLETE_FILE).mkdir(parents=True)
     schedule = dataclasses.replace(RECIPE.schedule, epochs=1, batch_size=100, evaluations=1)
     recipe = dataclasses.replace(RECIPE, schedule=schedule)
-    assert train_teacher(tiny_data, recipe, tmp_path, validate, resume=True).is_dir()
+    assert train_teacher(tiny_data, recipe, tmp_path, validate, resume=resume).is_dir()
 
 
 def test_the_loss_is_the_summed_cross_entropy(tiny_teacher: Any, tiny_data: PreparedData) -> None:

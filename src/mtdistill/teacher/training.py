@@ -23,7 +23,7 @@ from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling import load_model, t5_config, use_dropout, use_layer_drop
 from mtdistill.modeling.folder import CHECKSUMS, RECORD_FILE, checksums
-from mtdistill.training.checkpoints import COMPLETE_FILE, latest_checkpoint
+from mtdistill.training.checkpoints import latest_checkpoint, whole_checkpoints_in
 from mtdistill.training.engine import ONE_THREAD, Engine
 from mtdistill.training.fused_loss import fused_loss
 from mtdistill.training.schedule import Schedule
@@ -109,7 +109,7 @@ def train_teacher(
     """
     best = folder / BEST_FOLDER
     checkpoint = latest_checkpoint(folder, display) if resume else None
-    if not resume and (best.exists() or any(folder.glob(f"checkpoint-*/{COMPLETE_FILE}"))):
+    if not resume and (best.exists() or whole_checkpoints_in(folder)):
         raise TeacherError(
             tr(
                 en=f"this folder holds a teacher already: got {folder}. Add --resume to go on with its training, or "

@@ -58,7 +58,8 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         if type(control).__name__ not in state.stateful_callbacks:
             raise TypeError(f"stateful_callbacks is without {type(control).__name__}")
         if state.is_world_process_zero:
-            _remove(each for each in checkpoints_in(resumed.parent) if each != resumed and not _is_whole(each))
+            kept = [*whole_checkpoints_in(resumed.parent), resumed]
+            _remove(each for each in checkpoints_in(resumed.parent) if each not in kept)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Everything has been read by now."""
@@ -74,10 +75,9 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
             self._make_room(folder)
 
     def _make_room(self, newest: Path) -> None:
-        others = [each for each in checkpoints_in(newest.parent) if each != newest]
-        whole = [each for each in others if _is_whole(each)]
-        kept = whole[max(0, len(whole) - self._kept + 1) :]
-        _remove(each for each in others if each not in kept)
+        whole = [each for each in whole_checkpoints_in(newest.parent) if each != newest]
+        kept = [*whole[max(0, len(whole) - self._kept + 1) :], newest]
+        _remove(each for each in checkpoints_in(newest.parent) if each not in kept)
 
     @contextmanager
     def reading(self, checkpoint: str | None) -> Iterator[None]:
@@ -119,6 +119,11 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted((each for each in folder.glob("checkpoint-*") if _NAME.fullmatch(each.name)), key=update_of)
 
 
+def whole_checkpoints_in(folder: Path) -> list[Path]:
+    """Those that no kill interrupted, the oldest first; their files may still be damaged."""
+    return [each for each in checkpoints_in(folder) if (each / COMPLETE_FILE).is_file()]
+
+
 def latest_checkpoint(folder: Path, display: Display | None = None) -> Path | None:
     """The newest sound checkpoint in a folder; one that a kill interrupted does not count.
 
@@ -130,7 +135,7 @@ def latest_checkpoint(folder: Path, display: Display | None = None) -> Path | No
         CheckpointError: all are damaged.
     """
     damage = ""
-    for checkpoint in filter(_is_whole, reversed(checkpoints_in(folder))):
+    for checkpoint in reversed(whole_checkpoints_in(folder)):
         if not (changed := changed_files(checkpoint, _checksums(checkpoint / COMPLETE_FILE))):
             return checkpoint
         damage = f"{checkpoint} ({', '.join(changed)})"
@@ -149,10 +154,6 @@ def latest_checkpoint(folder: Path, display: Display | None = None) -> Path | No
             )
         )
     return None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    return (checkpoint / COMPLETE_FILE).is_file()
 
 
 def _remove(checkpoints: Iterable[Path]) -> None:
