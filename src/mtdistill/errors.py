@@ -15,7 +15,7 @@ and ends with exit code 2, or 3 for a TrainingFailedError; anything that is not 
     ├── ExportError          a model cannot be written in another form, or translates worse there
     └── TrainingFailedError  training ran and its result is not usable
 
-Imported by every module; imports nothing of ours.
+Imported everywhere.
 """
 
 

@@ -1,7 +1,7 @@
 """Files that are either whole or not there, and their identity.
 
 Everything is written beside its final place, flushed to disk and renamed, so that a kill, a full disk or a second
-reader never meets half a file. Imported by every module that writes; imports nothing of ours.
+reader never meets half a file. Imported everywhere.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 Every message stands once, in both languages, where it is used: ``tr(en="...", zh="...")``. A missing translation is
 therefore a type error, and neither text can drift away from the code that prints it
-(docs/decisions/0002-two-languages-in-place.md). Imported by every module; imports nothing of ours.
+(docs/decisions/0002-two-languages-in-place.md). Imported everywhere.
 """
 
 import locale

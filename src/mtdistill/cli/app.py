@@ -1,6 +1,6 @@
 """Which commands there are, their options and help texts in the user's language.
 
-Built anew for each call, because the help texts depend on the language. Imported by `mtdistill.cli.main` only.
+Built anew for each call, because the help texts depend on the language. Imported by cli; imports its neighbours.
 """
 
 from pathlib import Path
@@ -105,7 +105,10 @@ def _add_distill(app: typer.Typer) -> None:
 
     recovery_option = typer.Option(
         "--no-recovery",
-        help=tr(en="only watch: skip no update, never go back", zh="只监视：不跳过更新，也不退回"),
+        help=tr(
+            en="only watch: skip no update, never go back, stop at a loss that is no number",
+            zh="只监视：不跳过更新，也不退回，遇到非有限的损失则停止",
+        ),
     )
 
     @app.command(help=tr(en="Distil a student with a preset.", zh="用一个预设蒸馏学生模型。"))
@@ -144,7 +147,12 @@ def _add_test(app: typer.Typer) -> None:
     data_option = path_option(
         "--data", en="your own sentence pairs instead (repeatable)", zh="改用自己的句对（可重复）", kind=str
     )
-    quick_option = typer.Option("--quick", help=tr(en="time only what the promise is about", zh="只测承诺所涉及的速度"))
+    quick_option = typer.Option(
+        "--quick",
+        help=tr(
+            en="time only the promised and the deployed speed-up; no memory", zh="只测承诺的和部署时的加速比，不测内存"
+        ),
+    )
     comet_option = path_option("--comet", en="checkpoint of a COMET model", zh="COMET 模型的检查点文件")
 
     @app.command(

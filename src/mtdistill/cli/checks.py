@@ -1,6 +1,6 @@
 """What can be refused before anything heavy is loaded: minutes of preparation are no place to learn of a typing error.
 
-Imported by the commands; imports config, data, errors, messages.
+Imported by its neighbours; imports config, data and decoding.
 """
 
 import os

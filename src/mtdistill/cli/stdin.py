@@ -1,4 +1,4 @@
-"""Standard input, line by line: text of any origin, in bounded memory. Imported by translate and the menu."""
+"""Standard input, line by line: text of any origin, in bounded memory. Imported by cli.menu and cli.use."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """Typer's own words in the user's language: the frame of its help, and what it says of a command line it cannot read.
 
 Typer takes no translations; the headings of its help are constants, its messages are put together where they arise. A
-message that is not known here stays English. Imported by `mtdistill.cli` and what declares commands.
+message that is not known here stays English. Imported by cli, cli.app, cli.bench and cli.cache.
 """
 
 import re

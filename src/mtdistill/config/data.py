@@ -1,4 +1,4 @@
-"""The section ``data``. Imported by config.run; imports config.section and config.wording."""
+"""The section ``data``. Imported by config and config.run; imports config.section and config.wording."""
 
 import re
 

@@ -1,6 +1,6 @@
 """From TOML, values and overrides to a `RunConfig`, and back; every problem of one attempt in one message.
 
-Imported by config; imports config.run, config.wording, errors, messages.
+Imported by config; imports config.run and config.wording.
 """
 
 import difflib

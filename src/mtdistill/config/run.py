@@ -1,6 +1,6 @@
 """All settings of a run, with the sections that need few checks.
 
-Imported by config and config.loading; imports the other sections and config.wording.
+Imported by config and config.loading; imports config.data, config.section, config.student and config.wording.
 """
 
 import re

@@ -2,8 +2,8 @@
 
 A setting that may be None is None by default, because TOML cannot write None. Every number has bounds on both sides,
 which keep NaN and infinity out. A check that compares settings belongs to the later one of them: then a wrong value
-elsewhere does not hide it, and all problems are reported at once.
-Imported by the sections; imports config.wording.
+elsewhere does not hide it, and all problems are reported at once. Imported by config.data, config.run and
+config.student; imports config.wording.
 """
 
 import unicodedata

@@ -1,4 +1,4 @@
-"""The section ``student``. Imported by config.run; imports config.section, config.wording, errors, messages."""
+"""The section ``student``. Imported by config and config.run; imports config.section and config.wording."""
 
 import itertools
 import math

@@ -1,6 +1,6 @@
 """How a value that was given and the values that are accepted are put into words.
 
-Works on any pydantic field; knows no setting by name. Imported by the sections and config.loading; imports messages.
+Works on any pydantic field; knows no setting by name. Imported by cli and its neighbours.
 """
 
 import types

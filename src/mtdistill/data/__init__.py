@@ -1,1 +1,1 @@
-"""Text in, tokenised and length-bucketed batches out."""
+"""Text in, tokenised and packed batches out."""

@@ -1,6 +1,6 @@
 """Which of several labels (column names, JSON keys, file suffixes, xml:lang) names which of the two languages.
 
-Imported by data.readers and data.tmx; knows no file format.
+Imported by data.readers and data.tmx. Knows no file format.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Sentence pairs of the user's own to judge a model on.
 
-Imported by student.loading; imports data.readers, data.prepared.
+Imported by distillation and export; imports data.prepared and data.readers.
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,8 @@ TMX (``.tmx``)     see data.tmx
 =================  ==================================================================================================
 
 Each plain or with ``.gz``, ``.bz2``, ``.xz`` or ``.zst`` behind its name. A file that cannot be read whole is an error
-and never a shorter corpus. Imported by data.prepared.
+and never a shorter corpus. Imported by cli, data.own_sentences, data.prepared and data.splitting; imports
+data.cleaning, data.languages, data.text_files and data.tmx.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Tokenised sentence pairs as Arrow on disk: their columns, and reading them without trusting the file.
 
-Imported by data.prepared; knows nothing of where the text comes from.
+Imported by distillation and data.prepared. Knows nothing of where the text comes from.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The text of each split, out of the files and corpora that a configuration names: read, cleaned, divided, checked.
 
 The text is in Arrow files that are mapped from disk; memory holds one block of pairs, and the hashes of `data.splits`.
-Imported by data.prepared.
+Imported by distillation and data.prepared; imports config, data.cleaning, data.corpora, data.readers and data.splits.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Text files as people have them: plain or compressed, with or without a byte order mark, whole or damaged.
 
 Everything is streamed: memory holds one line of at most `MAX_LINE_BYTES`, also for a file that unpacks to terabytes.
-Knows nothing of sentence pairs. Imported by data.readers and data.tmx.
+Knows nothing of sentence pairs. Imported by cli, distillation, data.corpora, data.readers and data.tmx.
 """
 
 import bz2

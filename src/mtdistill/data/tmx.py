@@ -1,8 +1,9 @@
 """Translation memories (TMX 1.1 to 1.4b), as a stream of sentence pairs.
 
-The parser reports to a collector that keeps one translation unit, so memory does not grow with the file, its nesting
-or its compression. Entity declarations are refused; the usual ``<!DOCTYPE tmx SYSTEM "tmx14.dtd">`` is read over and
-never fetched. The encoding is the one the XML declares: UTF-8, UTF-16 or one of 8 bits. Imported by data.readers.
+The parser reports to a collector that keeps one translation unit, so memory does not grow with the file, its nesting or
+its compression. Entity declarations are refused; the usual ``<!DOCTYPE tmx SYSTEM "tmx14.dtd">`` is read over and never
+fetched. The encoding is the one the XML declares: UTF-8, UTF-16 or one of 8 bits. Imported by data.readers; imports
+data.cleaning, data.languages and data.text_files.
 """
 
 from collections.abc import Iterator

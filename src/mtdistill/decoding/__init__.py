@@ -1,6 +1,6 @@
 """Text in, translations out: one interface over a model in PyTorch, CTranslate2 and ONNX Runtime.
 
-Imported by output_checks, evaluation and everything above; imports text, messages, errors.
+Imported by cli, distillation, evaluation, export, mtdistill, output_checks, report and student; imports data.
 """
 
 from mtdistill.decoding.conversion import Quantization, convert_model_to_ctranslate2, convert_to_ctranslate2

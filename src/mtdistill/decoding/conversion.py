@@ -1,6 +1,6 @@
 """Making CTranslate2 model folders.
 
-Imported by decoding.ctranslate2; imports decoding.target_pieces, decoding.model_bin, data.tokenizer, messages, errors.
+Imported by decoding and decoding.ctranslate2; imports data, decoding.model_bin and decoding.target_pieces.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What stands in a CTranslate2 `model.bin`, looked through before CTranslate2 reads it.
 
 CTranslate2 trusts the file: sizes that do not fit each other end the process (a division by zero, a bus error) or are
-read beyond the end of a table. So every weight must have the shape it has in a T5, in bytes that are there.
-Imported by decoding.ctranslate2; imports nothing of ours.
+read beyond the end of a table. So every weight must have the shape it has in a T5, in bytes that are there. Imported by
+decoding.conversion and decoding.ctranslate2.
 """
 
 import math

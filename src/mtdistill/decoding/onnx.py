@@ -1,6 +1,7 @@
 """Translating with ONNX Runtime, from the files that transformers.js reads in a browser.
 
-`mtdistill.export.onnx` writes these files. Imported by decoding and export; imports search, data.tokenizer, errors, messages.
+`mtdistill.export.onnx` writes these files. Imported by export and decoding; imports data, decoding.search and
+decoding.translator.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where int8 goes wrong by the processor: CTranslate2 without VNNI instructions, see docs/experiments.md, 2026-11-27.
 
-Imported by decoding's users that show something; imports messages.
+Imported by cli, distillation and export; imports decoding.translator.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Greedy and beam search, for engines that only say what follows a token.
 
-Imported by decoding.onnx; imports numpy only.
+Imported by decoding.onnx.
 """
 
 from collections.abc import Sequence

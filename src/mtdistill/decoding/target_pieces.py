@@ -1,8 +1,8 @@
 """The pieces a translation can be made of: those only the source is written with are left out of a decoder's tables.
 
-A joint vocabulary holds both languages, and the output layer reads all of it for every token; of the reference teacher's
-6,000 pieces 3,569 are Chinese. What is left is a shortlist in Marian's sense, the same for every sentence. Greedy
-translations stay the same unless a model writes in the source's script. Imported by decoding.conversion; imports text.
+A joint vocabulary holds both languages, and the output layer reads all of it for every token; of the reference
+teacher's 6,000 pieces 3,569 are Chinese. What is left is a shortlist in Marian's sense, the same for every sentence.
+Greedy translations stay the same unless a model writes in the source's script. Imported by decoding.conversion.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Text in, translations out: what every engine has in common.
 
 All engines get the same tokens, the same limits and the same search, so that their outputs can be compared line by
-line. Whether a translation is any good is not known here: see `mtdistill.output_checks`.
-Imported by the engines beside it; imports text. Knows nothing of torch.
+line. Whether a translation is any good is not known here: see `mtdistill.output_checks`. Imported by cli, distillation,
+export and its neighbours; imports decoding.sentences. Knows nothing of torch.
 """
 
 from __future__ import annotations

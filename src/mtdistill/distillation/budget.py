@@ -1,6 +1,7 @@
 """The part of the settings that says how long, how fast and on what a student is trained.
 
-Imported by the pipeline and the forecast; imports config, data, training.
+Imported by cli, distillation.forecast, distillation.roofline, distillation.student_run and distillation.trainer;
+imports config, data and training.
 """
 
 import datasets

@@ -1,6 +1,7 @@
 """Which of the teacher's translations become training targets.
 
-Imported by pseudo_targets and what calls it; imports decoding, evaluation, output_checks.
+Imported by cli, distillation.forecast, distillation.pseudo_rows and distillation.pseudo_targets; imports decoding,
+evaluation and output_checks.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """A student out of teacher, settings and data, checked before it is trained.
 
-Imported by the pipeline, the forecast and the bench; imports student, data.
+Imported by distillation.forecast, distillation.roofline, distillation.student_run and distillation.summaries; imports
+config, data, modeling, student and teacher.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Which engine, number format, threads, batch and beam a student is timed in against its teacher.
 
-Imported by distillation.measuring; imports export, report, student, decoding.
+Imported by distillation.measuring; imports decoding, export, report and student.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,6 @@
 """What a run will cost on this machine, from a few real updates: time, memory and disk.
 
-Imported by the command line; imports materials, construction, the trainer.
+Imported by cli and distillation.roofline; imports config, data, decoding, teacher, training and its neighbours.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """The training objective: divergence from the teacher, error against the gold text, and how they add up.
 
-`forward_kl`, `gold_loss` and `state_distance` give one value per token, `token_mean` reduces, `kd_loss` weighs the first
-two and applies temperature² once. Pure torch: knows nothing of models, batches or
-transformers. Imported by the trainer; imports errors, messages.
+`forward_kl`, `gold_loss` and `state_distance` give one value per token, `token_mean` reduces, `kd_loss` weighs the
+first two and applies temperature² once. Pure torch: knows nothing of models, batches or transformers. Imported by
+distillation.probe and distillation.trainer.
 """
 
 from typing import NamedTuple

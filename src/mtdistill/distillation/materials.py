@@ -1,6 +1,7 @@
 """What a run needs before there is a student: teacher, tokenised data, threads, checked against each other.
 
-Imported by everything that trains or forecasts; imports teacher, data, decoding, preflight.
+Imported by cli and its neighbours; imports config, data, decoding, teacher, training, distillation.preflight and
+distillation.summaries.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """The report card of a model: at the end of a run, and at any time later, whatever form the model is in.
 
-Imported by the pipeline and the command line; imports export, report, student, teacher, data.
+Imported by cli, mtdistill and distillation.pipeline; imports config, data, decoding, evaluation, health, report,
+student, teacher and distillation.duels.
 """
 
 import contextlib

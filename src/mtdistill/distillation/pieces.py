@@ -1,8 +1,8 @@
 """Which pieces of the vocabulary the objective looks at in an update: all that a target may have, and some of the others.
 
-A joint vocabulary holds two languages. Of the reference teacher's 6,000 pieces 3,569 are Chinese, which no English target
-has; to tell a student so in every update costs as much time as all that it has to learn about the others. So they take
-turns. Imported by the trainer and what builds it; imports data, teacher, text.
+A joint vocabulary holds two languages. Of the reference teacher's 6,000 pieces 3,569 are Chinese, which no English
+target has; to tell a student so in every update costs as much time as all that it has to learn about the others. So
+they take turns. Imported by its neighbours; imports data and teacher.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """A run from data to report card: what `mtdistill distill` does.
 
-Reads: a teacher and text. Writes: the run folder (see `mtdistill.distillation.run_folder` and docs/files.md).
-Imported by the command line and the package root.
+Reads: a teacher and text. Writes: the run folder (see `mtdistill.distillation.run_folder` and docs/files.md). Imported
+by cli, mtdistill and distillation.sweep; imports config, decoding, evaluation, report, student, training,
+distillation.materials, distillation.measuring, distillation.run_folder and distillation.student_run.
 """
 
 import time

@@ -1,6 +1,7 @@
 """What is checked before hours are spent: that teacher, data, student and machine fit each other.
 
-Imported by the pipeline; imports teacher, data, decoding, evaluation, health.
+Imported by distillation.materials and distillation.student_run; imports config, data, decoding, evaluation, health,
+modeling, teacher, training and distillation.trainer.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
 """What the objective looks like on a few validation sentences: its value, its balance, and how certain the student is.
 
-Costs a forward pass at every evaluation. Imported by the distillation trainer; imports data, distillation.losses.
+Costs a forward pass at every evaluation. Imported by distillation.student_run and distillation.trainer; imports config,
+data, modeling, teacher, distillation.losses and distillation.pieces.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Training rows with the teacher's translations beside the gold text: the setting `teacher.pseudo_targets`.
 
-The translations are made once for a teacher and a text, and kept in the folder of results. Imported by student_run and
-the command line; imports pseudo_targets, data.
+The translations are made once for a teacher and a text, and kept in the folder of results. Imported by cli and
+distillation.student_run; imports config, data, teacher, distillation.candidates, distillation.materials and
+distillation.pseudo_targets.
 """
 
 import hashlib

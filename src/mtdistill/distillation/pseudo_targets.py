@@ -5,7 +5,8 @@ arXiv:1606.07947). Of the n best translations of a beam search those closest to 
 chrF2 (their "sequence-level interpolation"); where there is no gold text, the best of the search. What fails an output
 check is left out. Added to the gold pairs as more training text, as Gordon & Duh 2019 (arXiv:1912.03334) do.
 
-Imported by the command line; imports teacher, decoding, evaluation, output_checks.
+Imported by cli and distillation.pseudo_rows; imports config, data, decoding, output_checks, report, teacher,
+distillation.candidates and distillation.materials.
 """
 
 import hashlib

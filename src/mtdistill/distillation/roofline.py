@@ -1,6 +1,6 @@
 """How close training comes to what this machine can multiply: `mtdistill bench training`.
 
-Imported by the command line; imports the parts of a run.
+Imported by cli; imports config, data, evaluation, modeling, training and its neighbours.
 """
 
 import tempfile

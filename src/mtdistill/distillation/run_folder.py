@@ -1,6 +1,7 @@
 """The folder of a run: what is where, what is written first, and what happens to an older run of the same name.
 
-Imported by the pipeline; imports config, files.
+Imported by cli, distillation.pipeline, distillation.student_run, distillation.sweep and distillation.teacher_run;
+imports config, evaluation and presets.
 """
 
 import errno

@@ -1,6 +1,7 @@
 """The training of one student: built, checked, trained under watch, the best one on disk.
 
-Imported by the pipeline; imports the trainer and what it is given.
+Imported by distillation.pipeline; imports config, data, evaluation, health, student, teacher, training and its
+neighbours.
 """
 
 import gc

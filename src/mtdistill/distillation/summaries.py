@@ -1,6 +1,7 @@
 """What a run says about its data and its student before it trains.
 
-Imported by the pipeline and the teacher run; imports data, distillation.construction.
+Imported by distillation.materials, distillation.student_run and distillation.teacher_run; imports data, training and
+distillation.construction.
 """
 
 from mtdistill.data.prepared import PreparedData

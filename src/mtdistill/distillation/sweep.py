@@ -1,6 +1,6 @@
 """A family of students of different sizes, of which one can be picked: they share teacher, data and stored states.
 
-Imported by the command line; imports the pipeline.
+Imported by cli; imports config, report, distillation.materials, distillation.pipeline and distillation.run_folder.
 """
 
 from collections.abc import Mapping, Sequence

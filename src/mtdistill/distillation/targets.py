@@ -1,6 +1,7 @@
 """Whether a run's teacher runs live or once: `teacher.targets`, decided and carried out.
 
-Imported by the pipeline, the forecast and the command line; imports teacher, training.
+Imported by cli, distillation.forecast, distillation.roofline and distillation.student_run; imports config, health,
+teacher and training.
 """
 
 import shutil

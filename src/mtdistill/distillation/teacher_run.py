@@ -1,6 +1,7 @@
 """Training a teacher from data to scores on the test split: what `mtdistill teacher train` does.
 
-Imported by the command line; imports teacher, data, evaluation.
+Imported by cli; imports config, data, decoding, evaluation, modeling, teacher, training, distillation.run_folder and
+distillation.summaries.
 """
 
 import dataclasses

@@ -1,6 +1,8 @@
 """`DistillationTrainer`: the shared training loop with the distillation objective.
 
-Imported by the pipeline; imports training, teacher.targets, distillation.losses.
+Imported by distillation.forecast, distillation.preflight, distillation.roofline and distillation.student_run; imports
+config, data, health, teacher, training, distillation.budget, distillation.losses, distillation.pieces and
+distillation.probe.
 """
 
 from collections.abc import Callable, Mapping, Sequence

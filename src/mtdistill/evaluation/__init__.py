@@ -1,6 +1,6 @@
 """What a model is worth: quality, success rate, speed and size, each with the conditions it was measured under.
 
-Knows nothing of training. Imported by report and everything above; imports output_checks, decoding, text, messages.
+Knows nothing of training. Imported by distillation, export and report; imports decoding, health and output_checks.
 """
 
 from mtdistill.evaluation.breakdown import (

@@ -29,9 +29,10 @@ class ModelSize:
 
     @property
     def mib_int8(self) -> float:
-        """MiB of the weights alone at 1 byte each; a real int8 file is a few percent larger (scales, norms, biases).
+        """MiB of the weights alone at 1 byte each; scales, norms and biases add a few percent to a real int8 file.
 
-        So is one for CTranslate2 by its second table, of the pieces that it can write.
+        One for CTranslate2 is smaller where a student has two tables, for of that of its targets it holds only the pieces
+        that it can write; with one table it is larger by these.
         """
         return self.parameters / _BYTES_PER_MIB
 

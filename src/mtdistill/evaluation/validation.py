@@ -1,6 +1,6 @@
 """Scores of a model in training: translations of validation sentences, judged like those of the final report.
 
-Imported by the pipeline; imports decoding, output_checks, evaluation.quality, evaluation.success.
+Imported by distillation; imports decoding, health, evaluation.quality and evaluation.success.
 """
 
 from collections.abc import Sequence

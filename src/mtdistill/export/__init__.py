@@ -1,4 +1,4 @@
 """A model in the forms that other programs read.
 
-Imported by distillation and the command line; imports decoding, modeling, files, messages, errors.
+Imported by cli, distillation and mtdistill; imports data, decoding, evaluation, modeling, report and student.
 """

@@ -1,6 +1,7 @@
 """From a student in PyTorch to a folder that others can use, written only when it translates the same.
 
-Imported by the command line; imports export.gate, export.onnx, export.model_card, student, decoding.
+Imported by cli and mtdistill; imports data, decoding, modeling, report, student, export.gate, export.model_card and
+export.onnx.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Does an export still translate like the model it was made from?
 
-Imported by export.exporting; imports evaluation, decoding.
+Imported by export.exporting and export.model_card; imports data, decoding and evaluation.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """README.md of an export: what the model is, what it was measured to be, and how to use it.
 
-Imported by export.exporting; imports report, export.gate.
+Imported by export.exporting; imports data, decoding, report, student and export.gate.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Writing a model as two ONNX graphs, as transformers.js reads them in a browser and ONNX Runtime anywhere.
 
-Imported by export; imports decoding, files, errors, messages.
+Imported by distillation and export.exporting; imports decoding and export.onnx_graphs.
 """
 
 from __future__ import annotations

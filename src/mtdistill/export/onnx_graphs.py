@@ -2,7 +2,7 @@
 
 The decoder takes keys and values of what it has attended to so far, of the output *and* of the source, and projects
 only what is new: at the first step the whole source, after that nothing of it. So one graph without branches serves
-every step. Imported by export.onnx.
+every step. Imported by export.onnx; imports decoding.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The form of an explanation, and phrases that several share. Imported by the words of training and of set-up."""
+"""The form of an explanation, and phrases that several share.
+
+Imported by health.set_up_words, health.training_words and health.wording; imports health.finding.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

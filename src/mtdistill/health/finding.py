@@ -1,6 +1,6 @@
 """What a health check has found: a name, figures, and what was done about it.
 
-Imported by everything in health, and by the trainer; imports nothing of ours.
+Imported by distillation, report, training and its neighbours.
 """
 
 from collections.abc import Mapping

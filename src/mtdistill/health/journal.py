@@ -1,6 +1,6 @@
 """Where findings go: a line of health.jsonl each, the terminal, and TensorBoard.
 
-Imported by health.monitor, the checks before training and the pipeline; imports health.wording, display, files.
+Imported by distillation and health.monitor; imports health.finding and health.wording.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 The checks themselves are pure functions elsewhere in this package; here is what they are given and when, and the ladder
 that turns their findings into deeds. Its memory is part of every checkpoint, so that a resumed run judges as an
-uninterrupted one. Imported by training.trainer and the pipelines.
+uninterrupted one. Imported by distillation and training; imports output_checks and its neighbours.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 A falling loss does not show that every output is the same sentence; this does. Single translations are judged by
 `mtdistill.output_checks`; here their rates are held against floors, and against the teacher's own. Imported by
-health.monitor; imports health.finding, output_checks, text.
+distillation, evaluation, training and health.monitor; imports output_checks and health.finding.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Health checks on tokenised pairs before training: whether they fit each other, the teacher and the student.
 
 The teacher is the judge: it finds a true pair far likelier than a source with another sentence's target, than the pair
-turned around, and than labels moved by a token. Some seconds of work spare hours. Imported by distillation.preflight;
-imports data, health.finding.
+turned around, and than labels moved by a token. Some seconds of work spare hours. Imported by distillation; imports
+data and health.finding.
 """
 
 import hashlib

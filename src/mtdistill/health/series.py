@@ -1,9 +1,9 @@
 """Health checks on the numbers of training: losses, gradient norms, how far weights moved.
 
-Each is a pure function that returns the figures behind an alarm, or None. An update sees few sentences, padded ones even of
-one length, so single losses say little: medians are compared, which also keeps one bad update from raising the bar for the
-next; what needs precision looks at validation losses, of the same sentences every
-time. Imported by health.monitor; imports health.finding.
+Each is a pure function that returns the figures behind an alarm, or None. An update sees few sentences, padded ones
+even of one length, so single losses say little: medians are compared, which also keeps one bad update from raising the
+bar for the next; what needs precision looks at validation losses, of the same sentences every time. Imported by
+health.monitor; imports health.finding.
 """
 
 import math

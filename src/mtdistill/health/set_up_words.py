@@ -1,4 +1,4 @@
-"""What findings about data, memory, disk and set-up mean. Imported by health.wording."""
+"""What findings about data, memory, disk and set-up mean. Imported by health.wording; imports health.explanation."""
 
 from mtdistill.health.explanation import Explanation, look_at_data, number, share
 from mtdistill.messages import tr

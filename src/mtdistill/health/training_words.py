@@ -1,4 +1,7 @@
-"""What findings during training mean: losses, gradients, weights, translations. Imported by health.wording."""
+"""What findings during training mean: losses, gradients, weights, translations.
+
+Imported by health.wording; imports output_checks and health.explanation.
+"""
 
 from mtdistill.health.explanation import Explanation, lower_rate, more_training, number, share
 from mtdistill.messages import tr

@@ -1,6 +1,7 @@
 """What a finding means, in words: what was seen, what it usually means, and what to do or what was done.
 
-Both languages stand side by side; figures come from the finding. Imported by health.journal, preflight and the report.
+Both languages stand side by side; figures come from the finding. Imported by distillation, report and health.journal;
+imports health.explanation, health.finding, health.set_up_words and health.training_words.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Multi-head attention over packed sentences: no padding, no masks, no rearranged copies.
 
 Sentence b owns the rows starts[b] to starts[b + 1] of its matrices. Scores are not scaled (T5), and get an offset that
-depends on head and positions. Imported by modeling.sublayers; imports kernels.numbers.
+depends on head and positions. Imported by modeling; imports kernels.numbers.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Dropout whose mask is never stored: element i is decided by a hash of a seed and i.
 
-One 64-bit hash serves eight elements, a byte each. Imported by modeling.sublayers; imports kernels.numbers.
+One 64-bit hash serves eight elements, a byte each. Imported by modeling; imports kernels.numbers.
 """
 
 from typing import Any

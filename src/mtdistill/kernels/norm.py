@@ -1,4 +1,4 @@
-"""RMS norm over the rows of packed tokens. Imported by modeling.sublayers; imports kernels.numbers."""
+"""RMS norm over the rows of packed tokens. Imported by modeling; imports kernels.numbers."""
 
 import numpy as np
 import torch

@@ -1,8 +1,8 @@
 """Scalars for the kernels: bfloat16 in memory, a fast exponential, and random bits from a counter.
 
 numba has no bfloat16, so such a tensor is handed over as its 16-bit patterns. Compiled kernels are kept beside their
-source, and numba looks at that one file only: after a change here, delete `kernels/__pycache__`. Imported by the other
-kernels, and for seeds by training and modeling.
+source, and numba looks at that one file only: after a change here, delete `kernels/__pycache__`. Imported by modeling,
+training, kernels.attention, kernels.dropout, kernels.norm and kernels.objective.
 """
 
 from collections.abc import Callable

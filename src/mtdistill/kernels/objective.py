@@ -1,6 +1,6 @@
 """The distillation objective of a chunk of tokens and its gradient, row by row, while the row is in the cache.
 
-Imported by training.fused_loss; imports kernels.numbers. What the numbers mean: `mtdistill.distillation.losses`.
+Imported by training; imports kernels.numbers. What the numbers mean: `mtdistill.distillation.losses`.
 """
 
 import numpy as np

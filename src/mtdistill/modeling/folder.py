@@ -2,7 +2,7 @@
 
 A folder is checked before a library reads it: against the checksums in its own record where there are some, and for
 what transformers would do on a configuration's word alone, which is to run code and to allocate whatever it claims.
-Imported by teacher, student, export; imports data.tokenizer, files, errors, messages.
+Imported by distillation, export, student and teacher; imports data and modeling.t5.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """A T5 forward pass over packed tokens, for training on a CPU: the sentences one after the other, without padding.
 
 The model is a plain `T5ForConditionalGeneration`; its weights are read, its modules are not called. Without dropout the
-result is what its own forward pass gives, up to rounding. Imported by training and teacher; imports data, kernels.
+result is what its own forward pass gives, up to rounding. Imported by distillation, teacher and training; imports data,
+kernels and modeling.sublayers.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
 """A T5 forward pass through transformers' own modules, for any T5 on any device.
 
-What `mtdistill.modeling.packed` is checked against, and what runs where that does not cover a model. Imported by training.
+What `mtdistill.modeling.packed` is checked against, and what runs where that does not cover a model. Imported by
+distillation, teacher and training; imports data.
 """
 
 import torch

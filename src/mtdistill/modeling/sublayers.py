@@ -1,8 +1,8 @@
 """The sublayers of a T5 over packed tokens, each with a gradient written out by hand.
 
 A residual stream is (tokens, width) in float32 (float64 in tests). Every sublayer norms it, runs its matrix products in
-a given number format, and adds its result to the stream. The derivatives follow the usual ones; `tests/modeling` compares them
-with autograd's. Imported by modeling.packed; imports kernels.
+a given number format, and adds its result to the stream. The derivatives follow the usual ones; `tests/modeling`
+compares them with autograd's. Imported by modeling.packed; imports kernels.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """T5 models as this project uses them: the configuration of our own, reading a folder, and dropping layers.
 
-Imported by modeling; imports errors, messages.
+Imported by student, modeling and modeling.folder.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """The five presets: one commented TOML file each, read as package data.
 
-A file holds what a person needs to choose (``[about.en]``, ``[about.zh]``) and the settings of a `RunConfig`.
-Imported by distillation and cli; imports config, errors, messages. Knows nothing of torch.
+A file holds what a person needs to choose (``[about.en]``, ``[about.zh]``) and the settings of a `RunConfig`. Imported
+by cli, distillation and mtdistill; imports config. Knows nothing of torch.
 """
 
 import difflib

@@ -2,8 +2,8 @@
 
 Data first (`ReportCard`, with its JSON), shown second: on a terminal (`render`), as a page (`write_html`), beside other
 students (`render_comparison`, `write_comparison_html`). Knows nothing of training: a student that was trained
-elsewhere, or long ago, gets the same card. Imported by distillation and the command line; imports evaluation, data,
-decoding, config, messages.
+elsewhere, or long ago, gets the same card. Imported by cli, distillation and export; imports config, data, decoding,
+evaluation, health and output_checks.
 """
 
 from mtdistill.report.advice import advice

@@ -1,6 +1,6 @@
 """Several students side by side, on a terminal and as a page.
 
-Imported by the command line; imports html, rendering, trade_off.
+Imported by report; imports its neighbours.
 """
 
 import textwrap

@@ -1,6 +1,6 @@
 """Timing a student against its teacher, one duel after the other.
 
-Imported by report.building and by whoever decides what is timed; imports evaluation, decoding.
+Imported by report and report.building; imports decoding and evaluation.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The four numbers a student is judged by, with what was promised of them, if anything was.
 
-Imported by tables, comparison and html; imports wording.
+Imported by report.comparison, report.html and report.tables; imports report.card and report.wording.
 """
 
 from dataclasses import dataclass

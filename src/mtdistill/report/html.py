@@ -1,7 +1,8 @@
 """The report card as one HTML file that needs nothing else: no network, no scripts, plots inside.
 
 The words are those of the terminal; the looks stand in ``page.html.jinja`` and ``page.css``. Every value is escaped by
-jinja2, except plots, whose texts matplotlib and svg.py escape. Imported by comparison, distillation and the command line.
+jinja2, except plots, whose texts matplotlib and svg.py escape. Imported by report and report.comparison; imports health
+and its neighbours.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """The plots of one report card: how training went, quality by kind of sentence, failures.
 
-Imported by html; imports svg, wording.
+Imported by report.html; imports evaluation, report.card, report.svg and report.wording.
 """
 
 import math

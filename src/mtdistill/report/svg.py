@@ -1,8 +1,8 @@
 """From a figure to inline SVG that takes its colours and fonts from the page around it.
 
 Small enough to be read at its own size on a phone. Text stays text, which the browser draws in its own fonts, and every
-colour is a custom property of the page, so that one plot serves a light and a dark page. Imported by plots and
-trade_off.
+colour is a custom property of the page, so that one plot serves a light and a dark page. Imported by report.html,
+report.plots and report.trade_off.
 """
 
 from __future__ import annotations

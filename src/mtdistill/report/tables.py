@@ -1,6 +1,7 @@
 """The tables of a report card as plain text: what a terminal and a browser draw, each in its own way.
 
-Imported by rendering, html and comparison; imports headlines, wording.
+Imported by report.comparison, report.html and report.rendering; imports evaluation, report.card, report.headlines and
+report.wording.
 """
 
 from collections.abc import Sequence

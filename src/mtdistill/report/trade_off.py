@@ -1,6 +1,6 @@
 """What small and fast cost in quality: models as points, and those that no other one beats.
 
-Imported by html and comparison; imports svg, wording.
+Imported by report.comparison and report.html; imports report.card, report.svg and report.wording.
 """
 
 from __future__ import annotations

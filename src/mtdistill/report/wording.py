@@ -1,6 +1,7 @@
 """The words and numbers of a report card as short texts, the same on a terminal and in a browser.
 
-Knows nothing of how they are drawn. Imported by every module that shows a card; imports card, messages.
+Knows nothing of how they are drawn. Imported by cli, distillation and its neighbours; imports evaluation and
+report.card.
 """
 
 from mtdistill.evaluation import SpeedUp, Timing

@@ -1,7 +1,7 @@
 """Which parts of the teacher a student keeps: index maths only, no weights.
 
 A `Blueprint` is small, immutable, printable and checked when it is made; `mtdistill.student.slicing` turns it into
-weights. Knows nothing of torch. Imported by student.slicing, the report and the command line; imports errors, messages.
+weights. Knows nothing of torch. Imported by distillation, student.projection and student.slicing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`student_best.pt`: a student in one self-contained file, and every other form a student is loaded from.
 
 The file holds plain values and tensors only and is read with ``weights_only=True``: a file from elsewhere never
-executes code. Imported by the pipeline and the command line; imports modeling, data.tokenizer.
+executes code. Imported by distillation, export, mtdistill and student.loading; imports data, decoding and modeling.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """A question to a new student before any training: does it beat noise?
 
-Imported by the pipeline; imports student.moments, errors, messages.
+Imported by distillation; imports student.moments.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """A model in whatever form it is found: student_best.pt, a Hugging Face folder, a CTranslate2 or an ONNX folder.
 
-Imported by export, distillation and the command line; imports student.bundle, decoding, data, config.
+Imported by cli, distillation, export and mtdistill; imports config, data, decoding, modeling and student.bundle.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """What flows through a teacher: second moments of its activations over real tokens, measured with forward hooks.
 
 Slicing reads from them which directions of the residual stream carry signal, and which feed-forward units and heads
-matter. Imported by student.slicing; imports no other module of ours.
+matter. Imported by distillation, student.checks, student.projection and student.slicing.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -2,8 +2,8 @@
 
 A basis is a (teacher width, student width) matrix with orthonormal columns, one per stack. What reads the stream
 becomes W diag(g) Q, with g the gain of the norm in front of it; what writes the stream becomes Qᵀ W. The student's
-norms hold one number each, which restores the length that the dropped directions took away.
-Imported by student.slicing; imports student.blueprint, student.moments.
+norms hold one number each, which restores the length that the dropped directions took away. Imported by
+student.slicing; imports student.blueprint and student.moments.
 """
 
 import math

@@ -1,10 +1,10 @@
 """Student weights out of teacher weights and a blueprint, by a named initialisation.
 
 `slice`, the default, keeps the main directions of the teacher's residual stream. For a T5 this is exact up to what is
-left out: its norms are RMS norms without bias, nothing else touches the stream coordinate by coordinate but the gains of
-the final norm before a tied head (decision 4), and positions enter attention scores only. `select` keeps the strongest
-channels instead, `random` only the shape. float64 inside, float32 out. Imported by the pipeline; imports
-student.blueprint, student.moments, student.projection.
+left out: its norms are RMS norms without bias, nothing else touches the stream coordinate by coordinate but the gains
+of the final norm before a tied head (decision 4), and positions enter attention scores only. `select` keeps the
+strongest channels instead, `random` only the shape. float64 inside, float32 out. Imported by distillation; imports
+student.blueprint, student.moments and student.projection.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """What a cache of teacher states says of itself: its manifest, whether its files are still those, and its removal.
 
-Imported by teacher.state_cache, the pipeline and the command line; imports files, errors, messages.
+Imported by cli, distillation and teacher.state_cache.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Loading a teacher: the one that comes with the package, or any T5-architecture Hugging Face folder.
 
-Imported by the pipeline and the command line; imports modeling.
+Imported by cli, distillation and mtdistill; imports modeling.
 """
 
 import contextlib

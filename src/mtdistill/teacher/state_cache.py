@@ -7,8 +7,8 @@ Reads: tokenised rows, a teacher. Writes, under a name that is the hash of every
     ├── states-00000.npy ...    float16, (tokens, width), SHARD_ROWS rows each, in the order of the rows
     └── manifest.json           written last: what the states depend on, and a checksum of every file
 
-A shard appears when it is whole, so an interrupted build goes on where it stopped. Imported by the pipeline and the
-command line; imports teacher.cache_manifest, teacher.targets, data, files, training.
+A shard appears when it is whole, so an interrupted build goes on where it stopped. Imported by distillation; imports
+data, training, teacher.cache_manifest and teacher.targets.
 """
 
 import hashlib

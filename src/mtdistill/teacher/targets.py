@@ -1,8 +1,8 @@
 """A teacher as a source of targets: what comes out is the same whether it runs live or was stored before.
 
 A target is the state that the teacher's output head reads, not its logits: one matrix product with the head gives the
-exact distribution over the whole vocabulary at any temperature, from width x 2 bytes a token.
-Imported by the distillation trainer and teacher.state_cache; imports data, modeling, training.
+exact distribution over the whole vocabulary at any temperature, from width x 2 bytes a token. Imported by distillation
+and teacher.state_cache; imports data, modeling and training.
 """
 
 from typing import Protocol

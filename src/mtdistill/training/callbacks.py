@@ -1,6 +1,7 @@
 """Trainer callbacks that teachers and students share: moving average, best model, progress, metrics.
 
-Of several processes only the first one writes and shows. Imported by training.trainer and the pipelines.
+Of several processes only the first one writes and shows. Imported by distillation and training.trainer; imports data
+and training.checkpoints.
 """
 
 import json

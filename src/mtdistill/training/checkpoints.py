@@ -1,6 +1,6 @@
 """Checkpoints to resume from: when one is whole, which is the latest, and what to say of one that cannot be read.
 
-Imported by training.trainer, its callbacks, teacher and the pipeline; imports display, files, errors, messages.
+Imported by distillation, teacher, training.callbacks, training.trainer and training.watch.
 """
 
 import json

@@ -1,9 +1,10 @@
 """How the gradient of an update is computed on this machine: kernels, number format, threads, and how a batch is cut.
 
-None of it changes what is computed, but for rounding, and for dropout and dropped layers, which are drawn for each part; a
-block that an update drops altogether has a gradient of 0 in the fused way and none in the other.
-The fused way runs the parts of a batch side by side, one thread each: their small operations then need no team of threads
-that waits for its slowest member. Imported by training.trainer and the pipelines.
+None of it changes what is computed, but for rounding, and for dropout and dropped layers, which are drawn for each
+part; a block that an update drops altogether has a gradient of 0 in the fused way and none in the other. The fused way
+runs the parts of a batch side by side, one thread each: their small operations then need no team of threads that waits
+for its slowest member. Imported by cli, distillation, teacher, training.fused_updates, training.stored_engine and
+training.trainer; imports data and training.precision.
 """
 
 import itertools

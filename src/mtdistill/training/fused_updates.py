@@ -1,6 +1,7 @@
 """How a trainer computes the gradient of a batch where the fused kernels run: in parts, side by side, within memory.
 
-Imported by training.trainer; imports training.engine, modeling.packed.
+Imported by training.trainer; imports data, kernels, modeling, training.engine, training.phases, training.schedule and
+training.watch.
 """
 
 import itertools

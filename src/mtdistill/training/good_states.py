@@ -1,6 +1,6 @@
 """States that training can go back to: weights, optimizer, schedule, average, and where it stood.
 
-Held in memory, because a checkpoint on disk may be thousands of updates old. Imported by training.trainer.
+Held in memory, because a checkpoint on disk may be thousands of updates old. Imported by training.watch.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """Ctrl-C and a polite request to end: training finishes its update, writes a checkpoint, and stops.
 
-Imported by training.trainer; imports nothing of ours.
+Imported by distillation and training.trainer.
 """
 
 import signal

@@ -1,4 +1,4 @@
-"""Where the time of an update goes, by name. Imported by training.trainer."""
+"""Where the time of an update goes, by name. Imported by training.fused_updates and training.trainer."""
 
 import threading
 import time

@@ -1,6 +1,6 @@
 """Real updates outside a run, to learn what they cost on this machine.
 
-Imported by the forecast, the bench and the benchmarks; imports training.trainer.
+Imported by distillation; imports data and training.trainer.
 """
 
 import itertools

@@ -1,4 +1,7 @@
-"""How long and how fast a model is trained. Imported by training.trainer and the pipelines."""
+"""How long and how fast a model is trained.
+
+Imported by distillation, teacher, training.fused_updates and training.trainer; imports training.optimizer.
+"""
 
 import math
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """What the updates of a run are computed with, kept in its folder: another number format or cut would round differently.
 
-Imported by the pipelines; imports training.engine, errors, files.
+Imported by distillation; imports training.engine.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Between the Trainer and the health monitor: hands it what it judges, and carries out what it asks for.
 
-Imported by training.trainer; imports health, training.good_states.
+Imported by training.fused_updates and training.trainer; imports health, training.checkpoints and training.good_states.
 """
 
 import math
