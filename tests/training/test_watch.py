@@ -131,6 +131,19 @@ def test_a_level_that_was_reached_after_the_state_is_not_asked_of_it(
     assert after[0] == (1, 4.0)
 
 
+def test_weights_are_not_called_dead_where_the_rate_has_fallen_to_nothing(
+    make_training: MakeTraining, tmp_path: Path
+) -> None:
+    monitor, judged = make_monitor(tmp_path), dict[int, int]()
+
+    def moved(update: int, drift: float, change: float, made: int) -> None:
+        judged[update] = made
+
+    monitor.moved = moved  # type: ignore[method-assign]
+    make_training(sentences=4, epochs=121, evaluations=1, monitor=monitor).trainer.train()
+    assert judged == {20: 20, 40: 20, 60: 20, 80: 20, 100: 20, 120: 0}
+
+
 def test_what_goes_wrong_again_and_again_ends_with_a_stop(make_training: MakeTraining, tmp_path: Path) -> None:
     monitor = make_monitor(tmp_path)
     training = make_training(**LONG, monitor=monitor)

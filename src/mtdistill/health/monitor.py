@@ -161,7 +161,7 @@ class Monitor:
             update: how many were made.
             drift: relative to the first weights.
             change: relative to the weights before.
-            made: updates in between with a learning rate above 0.
+            made: updates in between with a learning rate that moves weights; 0: no judgement.
 
         Raises:
             GoBack, Stop: see `judge`.

@@ -145,7 +145,7 @@ def dead_updates(change: float, updates: int) -> Figures | None:
 
     Args:
         change: ||weights now - weights before|| / ||weights before||, median over the matrices.
-        updates: made in between with a learning rate above 0.
+        updates: made in between with a learning rate that moves weights; 0: no judgement.
     """
     return {"change": change, "updates": updates, "limit": DEAD_CHANGE} if updates and change < DEAD_CHANGE else None
 

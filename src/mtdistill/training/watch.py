@@ -19,6 +19,8 @@ from mtdistill.training.good_states import GoodState, GoodStates
 
 GOOD_STATES_PER_RUN = 200
 MIN_UPDATES_BETWEEN = 20
+# Of the learning rate of the settings: below it, at the end of the schedule, weights hardly move and are none the worse.
+MOVING_SHARE = 0.01
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
@@ -124,6 +126,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         now = {name: weight.detach() for name, weight in self._trainer.model.named_parameters() if weight.dim() > 1}
         drift = relative_change(self._first, now)
         made, change = 0, math.inf
-        if self._last is not None and self._trainer.lr_scheduler.get_last_lr()[0] > 0:
+        share = self._trainer.lr_scheduler.get_last_lr()[0] / self._trainer.optimizer.param_groups[0]["initial_lr"]
+        if self._last is not None and share * self.monitor.memory.ladder.rate_factor(update) >= MOVING_SHARE:
             made, change = update - self._last.update, relative_change(self._last.matrices(), now)
         self.monitor.moved(update, drift, change, made)
