@@ -10,9 +10,11 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 # As `tempfile` names them for the functions below.
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>part|old)")
@@ -76,17 +78,37 @@ def replace_folder(path: Path, fresh: Path) -> None:
 
 
 @contextmanager
-def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A folder for what is needed only inside the block.
+def scratch_folder(parent: Path, name: str = "scratch") -> Iterator[Path]:
+    """A folder for what is needed only inside the block; a kill leaves it as a leftover of this name.
 
     `tempfile.TemporaryDirectory` calls itself without end where its parent cannot be written any more (Python 3.11); this
     leaves the folder there, under a name that `clear_leftovers` knows.
     """
-    folder = Path(tempfile.mkdtemp(dir=parent, prefix=".scratch.", suffix=".part"))
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=f".{name}.", suffix=".part"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def one_at_a_time(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Nobody else makes this file or folder while the block lasts; the lock ends with its process, however it ends.
+
+    Args:
+        path: what is made; the lock lies beside it.
+        waiting: called once where another process is at it, which is then waited for.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def clear_leftovers(folder: Path, name: str | None = None) -> None:

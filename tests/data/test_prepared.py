@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,8 +207,47 @@ class TestReuse:
             patch.setattr(prepared, step, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 prepare(make_config())
-        assert list((tmp_path / "data").iterdir()) == []
+        assert [path for path in (tmp_path / "data").iterdir() if path.suffix != ".lock"] == []
         assert len(prepare(make_config()).split("test")) > 0
+
+    def test_the_remains_of_a_kill_are_removed(
+        self, make_config: MakeConfig, prepare: Callable[..., PreparedData], tmp_path: Path
+    ) -> None:
+        name = prepare(make_config()).folder.name
+        shutil.rmtree(tmp_path / "data" / name)
+        of_it, of_another = (tmp_path / "data" / f".{of}.abcdefgh.part" for of in (name, "another"))
+        for folder in (of_it, of_another):
+            folder.mkdir()
+        prepare(make_config())
+        assert not of_it.exists()
+        assert of_another.exists()
+
+    def test_two_at_once_make_it_once(
+        self, make_config: MakeConfig, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        config, root, lines, made = make_config(), tmp_path / "data", list[str](), list[Path]()
+        first_is_at_it, second_waits = threading.Event(), threading.Event()
+        tokenise = prepared.tokenised_rows
+
+        def slow(*arguments: Any) -> datasets.Dataset:
+            first_is_at_it.set()
+            assert second_waits.wait(60)
+            return tokenise(*arguments)
+
+        def said(line: str) -> None:
+            lines.append(line)
+            second_waits.set()
+
+        monkeypatch.setattr(prepared, "tokenised_rows", slow)
+        beside = threading.Thread(target=lambda: made.append(prepare_data(config, root, tiny_tokenizer).folder))
+        beside.start()
+        assert first_is_at_it.wait(60)
+        data = prepare_data(config, root, tiny_tokenizer, said)
+        beside.join()
+        assert made == [data.folder]
+        assert len(lines) == 1
+        assert "another run prepares the same text" in lines[0]
 
     def test_a_killed_preparation_is_not_taken_for_a_whole_one(
         self, make_config: MakeConfig, prepare: Callable[..., PreparedData], monkeypatch: pytest.MonkeyPatch
@@ -328,7 +368,7 @@ class TestSplits:
         monkeypatch.setattr(splitting, "shared_with", lambda *keys: next(calls)(*keys))
         with pytest.raises(LeakageError, match="held-out sentences stand in training: got 3, accepted 0"):
             prepare(make_config(validation=(write_tsv("v.tsv", tiny_corpus[:3]),)))
-        assert list((tmp_path / "data").iterdir()) == []
+        assert [path for path in (tmp_path / "data").iterdir() if path.suffix != ".lock"] == []
 
     @pytest.mark.parametrize(
         ("changes", "match"),

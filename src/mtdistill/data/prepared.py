@@ -28,7 +28,16 @@ from mtdistill.data.splits import SPLITS
 from mtdistill.data.splitting import Report, split_text
 from mtdistill.data.tokenizer import load_tokenizer, train_tokenizer
 from mtdistill.errors import DataError
-from mtdistill.files import changed_files, checksums_of, replacing_folder, scratch_folder, sha256_of, write_atomically
+from mtdistill.files import (
+    changed_files,
+    checksums_of,
+    clear_leftovers,
+    one_at_a_time,
+    replacing_folder,
+    scratch_folder,
+    sha256_of,
+    write_atomically,
+)
 from mtdistill.messages import tr
 from mtdistill.text import base_language, writes_traditional
 
@@ -149,7 +158,7 @@ def prepare_data(
     tokenizer: PreTrainedTokenizerFast | None = None,
     report: Report = lambda _message: None,
 ) -> PreparedData:
-    """Clean, split and tokenise a corpus, or find it ready.
+    """Clean, split and tokenise a corpus, or find it ready; one process at a time, the others find what it made.
 
     Args:
         config: where the text is and how it is cleaned and split.
@@ -162,14 +171,37 @@ def prepare_data(
         LeakageError: held-out sentences remain in training (a bug of ours if it ever happens).
         MissingExtraError: a built-in corpus is not installed.
     """
-    source_lang, target_lang = languages_of(config)
     parts = _parts(config, tokenizer)
     identity = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     folder = root / identity
     if (folder / "manifest.json").is_file():
         return PreparedData(folder)
     root.mkdir(parents=True, exist_ok=True)
-    with replacing_folder(folder) as fresh, scratch_folder(root) as scratch:
+
+    def waiting() -> None:
+        report(
+            tr(
+                en=f"another run prepares the same text: {folder}. Waiting",
+                zh=f"另一个任务正在准备同样的数据：{folder}。正在等待",
+            )
+        )
+
+    with one_at_a_time(folder, waiting):
+        if not (folder / "manifest.json").is_file():
+            clear_leftovers(root, identity)
+            _prepare(config, folder, parts, tokenizer, report)
+    return PreparedData(folder)
+
+
+def _prepare(
+    config: DataConfig,
+    folder: Path,
+    parts: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerFast | None,
+    report: Report,
+) -> None:
+    source_lang, target_lang = languages_of(config)
+    with replacing_folder(folder) as fresh, scratch_folder(folder.parent, folder.name) as scratch:
         split = split_text(config, source_lang, target_lang, scratch, report)
         if tokenizer is None:
             report(tr(en="learning the vocabulary", zh="正在学习词表"))
@@ -179,7 +211,7 @@ def prepare_data(
             report(tr(en=f"tokenising: {name}", zh=f"正在分词：{name}"))
             save_rows(tokenised_rows(split.texts[name], tokenizer), fresh / name)
         manifest = Manifest(
-            identity=identity,
+            identity=folder.name,
             source_lang=source_lang,
             target_lang=target_lang,
             read=split.cleaning.read,
@@ -193,7 +225,6 @@ def prepare_data(
         )
         write_atomically(fresh / "manifest.json", json.dumps(asdict(manifest), ensure_ascii=False, indent=2))
         del split  # closes the files in the scratch folder, which could not be deleted on Windows otherwise
-    return PreparedData(folder)
 
 
 def languages_of(config: DataConfig) -> tuple[str, str]:

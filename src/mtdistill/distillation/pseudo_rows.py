@@ -7,14 +7,12 @@ distillation.pseudo_targets.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
-from filelock import FileLock, Timeout
 
 from mtdistill.config import RunConfig
 from mtdistill.data.prepared import EvaluationSet
@@ -25,6 +23,7 @@ from mtdistill.display import Display
 from mtdistill.distillation.candidates import search_for
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.pseudo_targets import read_stored, write_pseudo_targets
+from mtdistill.files import one_at_a_time
 from mtdistill.messages import tr
 from mtdistill.teacher.state_cache import weights_fingerprint
 
@@ -83,7 +82,16 @@ def _made_once(
     made_of = json.dumps([fingerprint, asdict(search), sentences.sources, sentences.references])
     path = Path(config.output) / FOLDER / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(path, display):
+
+    def waiting() -> None:
+        display.say(
+            tr(
+                en=f"another run is making the same translations: {path}. Waiting for them",
+                zh=f"另一个训练任务正在生成同样的译文：{path}。正在等待",
+            )
+        )
+
+    with one_at_a_time(path, waiting):
         pairs = _stored_pairs(path, gold)
         if pairs is None:
             translator, lang = materials.teacher_translator(), materials.data.target_lang
@@ -91,26 +99,6 @@ def _made_once(
             display.say(str(made))
             pairs = _stored_pairs(path, gold) or []
         return pairs
-
-
-@contextmanager
-def _one_at_a_time(path: Path, display: Display) -> Iterator[None]:
-    """A run beside this one may be making the same translations; then they are waited for."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        display.say(
-            tr(
-                en=f"another run is making the same translations: {path}. Waiting for them",
-                zh=f"另一个训练任务正在生成同样的译文：{path}。正在等待",
-            )
-        )
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _stored_pairs(path: Path, gold: Mapping[str, Sequence[str]]) -> list[_Pair] | None:
