@@ -1,7 +1,7 @@
 """What a person sees while something long runs: steps, a progress bar with the time left, and log lines.
 
-On a terminal the bar is live; in a file or a pipe a plain line is written now and then instead. Below the
-command line nothing else prints. Imported by cli, distillation, export, health, report, student, teacher and training.
+On a terminal the bar is live; in a file or a pipe a plain line is written now and then instead. Below the command line
+nothing else prints. Imported by cli, distillation, export, health, report, student, teacher and training.
 """
 
 import time

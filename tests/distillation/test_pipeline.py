@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,11 @@ from mtdistill.distillation.materials import Materials, prepare_materials
 from mtdistill.distillation.pipeline import RunResult, distill
 from mtdistill.distillation.run_folder import run_folder
 from mtdistill.distillation.trainer import DistillationTrainer
-from mtdistill.errors import ConfigError, TrainingFailedError
+from mtdistill.errors import CheckpointError, ConfigError, TrainingFailedError
 from mtdistill.health.journal import HEALTH_FILE, read_findings
 from mtdistill.report import ReportCard
 from mtdistill.student.bundle import load_student
+from mtdistill.training.beginning import BEGUN_FILE
 
 pytestmark = pytest.mark.pipeline
 
@@ -140,6 +142,13 @@ def test_an_interrupted_run_that_is_resumed_ends_as_the_uninterrupted_one(
                 config.model_copy(update={"training": config.training.model_copy(update={"learning_rate": 0.1})}),
                 resume=True,
             )
+        begun = run_folder(config).path / BEGUN_FILE
+        noted = json.loads(begun.read_text(encoding="utf-8"))
+        for name in noted:
+            begun.write_text(json.dumps({**noted, name: "another"}), encoding="utf-8")
+            with pytest.raises(CheckpointError, match=rf"different now: {name}\."):
+                distill(config, resume=True)
+        begun.write_text(json.dumps(noted), encoding="utf-8")
         resumed = distill(config, resume=True)
         weights, expected = (
             load_student(folder / "checkpoints" / "student_best.pt").model.state_dict()
@@ -151,6 +160,12 @@ def test_an_interrupted_run_that_is_resumed_ends_as_the_uninterrupted_one(
         assert resumed.report.qualities == finished.report.qualities
         assert resumed.report.success == finished.report.success
         assert finished.report.by_length == resumed.report.by_length
+        for checkpoint in (resumed.folder / "checkpoints").glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        with pytest.raises(
+            CheckpointError, match=r"is finished and its checkpoints are gone: got .*distillation-quick"
+        ):
+            distill(config, resume=True)
     finally:
         replaced = Path(config.output) / "resumed"
         finished.folder.rename(replaced)

@@ -13,7 +13,7 @@ from mtdistill.display import Bar, Display
 from mtdistill.distillation.materials import prepare_materials
 from mtdistill.distillation.run_folder import locked
 from mtdistill.distillation.teacher_run import BEAMS, run_teacher_training
-from mtdistill.errors import ConfigError, TeacherError
+from mtdistill.errors import CheckpointError, ConfigError
 from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.teacher.training import TeacherRecipe
 from mtdistill.training.checkpoints import latest_checkpoint
@@ -53,7 +53,7 @@ def test_a_teacher_is_trained_tested_and_fit_to_be_distilled(
     assert found is not None
     engine = dataclasses.replace(found, max_part_tokens=4096)
     store_engine(folder, engine)
-    with pytest.raises(TeacherError, match="different now: dropout"):
+    with pytest.raises(CheckpointError, match="different now: dropout"):
         run_teacher_training(data, dataclasses.replace(RECIPE, dropout=0.5), folder, Display(), resume=True, threads=1)
     best = run_teacher_training(data, RECIPE, folder, Display(), resume=True, threads=1)
     assert stored_engine(folder) == engine

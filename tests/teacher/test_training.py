@@ -19,7 +19,7 @@ from mtdistill.modeling.folder import RECORD_FILE
 from mtdistill.modeling.packed import decoder_states
 from mtdistill.modeling.padded import teacher_forced_logits
 from mtdistill.teacher.loading import load_teacher
-from mtdistill.teacher.training import BEGUN_FILE, BEST_FOLDER, TeacherRecipe, TeacherTrainer, train_teacher
+from mtdistill.teacher.training import BEST_FOLDER, TeacherRecipe, TeacherTrainer, train_teacher
 from mtdistill.training.checkpoints import COMPLETE_FILE, latest_checkpoint
 from mtdistill.training.engine import Engine
 from mtdistill.training.trainer import Schedule
@@ -137,15 +137,12 @@ def test_a_training_is_not_resumed_with_other_settings_or_text(
     with pytest.raises(KeyboardInterrupt):
         train_teacher(tiny_data, RECIPE, tmp_path, validate, callbacks=[Interrupt(updates - 1)])
     other = dataclasses.replace(RECIPE, dropout=0.2, schedule=dataclasses.replace(RECIPE.schedule, epochs=9))
-    with pytest.raises(TeacherError, match=r"different now: dropout, schedule\. Use the same options"):
+    with pytest.raises(CheckpointError, match=r"different now: dropout, schedule\. Use the same again"):
         train_teacher(tiny_data, other, tmp_path, validate, resume=True)
     with monkeypatch.context() as changed:
         changed.setattr(tiny_data, "manifest", dataclasses.replace(tiny_data.manifest, identity="other"))
-        with pytest.raises(TeacherError, match=r"different now: data\."):
+        with pytest.raises(CheckpointError, match=r"different now: data\."):
             train_teacher(tiny_data, RECIPE, tmp_path, validate, resume=True)
-    (tmp_path / BEGUN_FILE).write_text("{", encoding="utf-8")
-    with pytest.raises(TeacherError, match=r"cannot go on: got .*begun\.json"):
-        train_teacher(tiny_data, RECIPE, tmp_path, validate, resume=True)
 
 
 def test_a_finished_teacher_without_checkpoints_is_not_overwritten(
@@ -155,6 +152,16 @@ def test_a_finished_teacher_without_checkpoints_is_not_overwritten(
     assert latest_checkpoint(tmp_path) is None
     with pytest.raises(TeacherError, match="holds a teacher already"):
         train_teacher(tiny_data, RECIPE, tmp_path, validate)
+
+
+def test_a_finished_teacher_is_not_trained_anew_where_its_checkpoints_are_gone(
+    tiny_data: PreparedData, validate: Callable[[Any], dict[str, float]], tmp_path: Path
+) -> None:
+    best = tmp_path / BEST_FOLDER
+    best.mkdir()
+    (best / "training_record.json").write_text(json.dumps({"test": {"beam_1": {}}}), encoding="utf-8")
+    with pytest.raises(TeacherError, match=r"is finished and its checkpoints are gone: got .*best\. To train one anew"):
+        train_teacher(tiny_data, RECIPE, tmp_path, validate, resume=True)
 
 
 @pytest.mark.parametrize("resume", [True, False])

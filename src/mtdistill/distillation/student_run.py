@@ -29,7 +29,7 @@ from mtdistill.distillation.run_folder import RunFolder
 from mtdistill.distillation.summaries import engine_summary, start_summary
 from mtdistill.distillation.targets import choose_targets, free_bytes
 from mtdistill.distillation.trainer import DistillationTrainer
-from mtdistill.errors import TrainingFailedError
+from mtdistill.errors import CheckpointError, TrainingFailedError
 from mtdistill.evaluation.validation import ValidationScorer
 from mtdistill.files import clear_leftovers
 from mtdistill.health.journal import HEALTH_FILE, Journal
@@ -37,7 +37,9 @@ from mtdistill.health.monitor import Monitor, Stop
 from mtdistill.health.wording import explain
 from mtdistill.messages import tr
 from mtdistill.student.bundle import Student, load_student, save_bundle, save_folder
+from mtdistill.teacher.state_cache import weights_fingerprint
 from mtdistill.teacher.targets import LiveTargets
+from mtdistill.training.beginning import note_beginning
 from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations
 from mtdistill.training.checkpoints import latest_checkpoint
 from mtdistill.training.engine import engines
@@ -66,6 +68,7 @@ def train_student(
 
     Raises:
         StudentError: the student cannot be built.
+        CheckpointError: a run to resume was begun with other text or another teacher, or is finished.
         TrainingFailedError: no usable student came out.
     """
     started = time.monotonic()
@@ -93,6 +96,17 @@ def train_student(
         for folder in (run.path, run.checkpoints):
             clear_leftovers(folder)
         checkpoint = latest_checkpoint(run.checkpoints, display)
+        if checkpoint is None and run.report.is_file():
+            raise CheckpointError(
+                tr(
+                    en=f"this run is finished and its checkpoints are gone: got {run.path}. Its student can be used; "
+                    "without --resume one is trained anew, and this run is kept.",
+                    zh=f"该训练已完成，检查点已不存在：{run.path}。其学生模型可以直接使用；"
+                    "去掉 --resume 会重新训练，并保留这次的结果。",
+                )
+            )
+    begun_with = {"data": data.manifest.identity, "teacher": weights_fingerprint(teacher.model)}
+    note_beginning(run.path, begun_with, resumed=checkpoint is not None)
     if checkpoint is None:
         journal.begin(0)
     live = LiveTargets(teacher.model)

@@ -3,7 +3,8 @@
 The first steps cost nothing and repeat as often as needed: a bad update is skipped, a large gradient is cut to what is
 usual. When that does not help, training goes back to the last good state, with a lower learning rate and a short
 warm-up; every return quarters the rate (halved once, a rate 30 times too high still trains, and badly). After
-`MAX_RETURNS` it stops, with the best model kept; `FORGIVEN_AFTER` good updates begin a new count. Imported by health.monitor.
+`MAX_RETURNS` it stops, with the best model kept; `FORGIVEN_AFTER` good updates begin a new count. Imported by
+health.monitor.
 
 Going back follows PaLM (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1), where batches were left out after it; here the
 same ones come again, at a lower rate. Adaptive clipping is that of ZClip (Kumar et al. 2025, arXiv:2504.02507).

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from mtdistill.files import replacing_folder, write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling import load_model, t5_config, use_dropout, use_layer_drop
 from mtdistill.modeling.folder import CHECKSUMS, RECORD_FILE, checksums
+from mtdistill.training.beginning import note_beginning
 from mtdistill.training.checkpoints import latest_checkpoint, whole_checkpoints_in
 from mtdistill.training.engine import ONE_THREAD, Engine
 from mtdistill.training.fused_loss import fused_loss
@@ -30,7 +30,6 @@ from mtdistill.training.schedule import Schedule
 from mtdistill.training.trainer import TranslationTrainer, Validate
 
 BEST_FOLDER = "best"
-BEGUN_FILE = "begun.json"  # recipe and data of the training in a folder
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,8 @@ def train_teacher(
         The folder of the best model.
 
     Raises:
-        TeacherError: the folder holds a training and `resume` was not asked for, or one of another recipe or text.
-        CheckpointError: there is nothing sound to resume from.
+        TeacherError: the folder holds a training and `resume` was not asked for, or a finished one without checkpoints.
+        CheckpointError: there is nothing sound to resume from, or a training of another recipe or text.
     """
     best = folder / BEST_FOLDER
     checkpoint = latest_checkpoint(folder, display) if resume else None
@@ -117,7 +116,15 @@ def train_teacher(
                 zh=f"该文件夹中已有教师模型：{folder}。请加 --resume 继续训练，或换一个 --output。",
             )
         )
-    _note_beginning(folder, {**asdict(recipe), "data": data.manifest.identity}, resumed=checkpoint is not None)
+    if resume and checkpoint is None and _is_finished(best):
+        raise TeacherError(
+            tr(
+                en=f"this teacher is finished and its checkpoints are gone: got {best}. To train one anew, choose another "
+                "--output.",
+                zh=f"该教师模型已训练完成，检查点已不存在：{best}。如需重新训练，请换一个 --output。",
+            )
+        )
+    note_beginning(folder, {**asdict(recipe), "data": data.manifest.identity}, resumed=checkpoint is not None)
     keep_engine(engine)
     torch.manual_seed(recipe.schedule.seed)
     tokenizer = data.tokenizer
@@ -160,30 +167,9 @@ def train_teacher(
     return best
 
 
-def _note_beginning(folder: Path, wanted: Mapping[str, Any], *, resumed: bool) -> None:
-    """Write down what a training begins with, or hold a resumed one against it."""
-    wanted = json.loads(json.dumps(wanted))
-    if not resumed:
-        write_atomically(folder / BEGUN_FILE, json.dumps(wanted, indent=2))
-        return
+def _is_finished(best: Path) -> bool:
+    """Whether a teacher has been measured on the test split, which is the last that happens to it."""
     try:
-        begun = dict(json.loads((folder / BEGUN_FILE).read_text(encoding="utf-8")))
-    except FileNotFoundError:  # begun by a version that did not write it down
-        return
-    except (OSError, ValueError, TypeError) as error:
-        raise TeacherError(
-            tr(
-                en=f"the training cannot go on: got {folder / BEGUN_FILE} ({type(error).__name__}), accepted the file that "
-                "this version wrote. Copy it again, or choose another --output.",
-                zh=f"无法继续训练：{folder / BEGUN_FILE} 有问题（{type(error).__name__}），需要由本版本写出的文件。"
-                "请重新复制，或换一个 --output。",
-            )
-        ) from error
-    if changed := [name for name, value in wanted.items() if begun.get(name) != value]:
-        raise TeacherError(
-            tr(
-                en=f"a training is resumed with what it was begun with; different now: {', '.join(changed)}. Use the same "
-                "options, or choose another --output.",
-                zh=f"继续训练时必须使用开始时的设置；现在不同的有：{'、'.join(changed)}。请使用相同的选项，或换一个 --output。",
-            )
-        )
+        return "test" in json.loads((best / RECORD_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
