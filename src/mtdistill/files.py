@@ -4,6 +4,7 @@ Everything is written beside its final place, flushed to disk and renamed, so th
 reader never meets half a file. Imported everywhere.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -16,6 +17,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+# What a system refuses wherever it happens, through no fault of ours: a full or broken disk, missing permissions.
+_REFUSALS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE,
+)  # fmt: skip
 # As `tempfile` names them for the functions below.
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>part|old)")
 
@@ -129,6 +134,16 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
             shutil.rmtree(left)
         else:
             left.unlink()
+
+
+def refusal_of(error: Exception) -> str | None:
+    """The words in which the system refused to write or read; None where an error is about something else.
+
+    safetensors, tokenizers and torch raise kinds of their own, which have these words in their text.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno) if error.errno in _REFUSALS else None
+    return next((words for words in map(os.strerror, _REFUSALS) if words in str(error)), None)
 
 
 def checksums_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from mtdistill.data.own_sentences import read_evaluation_set
 from mtdistill.data.readers import read_pairs
@@ -431,14 +432,24 @@ def test_what_may_not_be_read_or_written(arguments: str, mentioned: str, run: Ru
     assert mentioned in called.err
 
 
-def test_a_full_disk_is_one_plain_message(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "place"),
+    [
+        (OSError(28, "No space left on device", "train_process/data"), "train_process/data"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "-"),
+    ],
+    ids=["system", "safetensors"],
+)
+def test_a_full_disk_is_one_plain_message(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
+) -> None:
     def full(*_arguments: object) -> None:
-        raise OSError(28, "No space left on device", "train_process/data")
+        raise error
 
     monkeypatch.setattr("mtdistill.report.read_cards", full)
     called = run("compare", "nothing")
     assert called.code == 2
-    assert "the system refused: got No space left on device (train_process/data)" in called.err
+    assert f"the system refused: got No space left on device ({place})" in called.err
     assert "Make room" in called.err
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from mtdistill.errors import CheckpointError, ConfigError, DataError, ExportError
@@ -232,6 +233,24 @@ class TestBadInput:
         with pytest.raises(ExportError, match="would replace something else"):
             export(destination=tmp_path, data=["gone.tsv"])  # said before any text is read
         assert [path.name for path in tmp_path.iterdir()] == [content]
+
+    @pytest.mark.parametrize("place", [".", "below/..", "../here"])
+    def test_the_folder_one_is_in(
+        self, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    ) -> None:
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        with pytest.raises(ExportError, match="would replace the folder you are in"):
+            export(destination=Path(place))
+
+    def test_a_disk_that_is_full(self, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_arguments: object) -> None:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+        monkeypatch.setattr(T5ForConditionalGeneration, "save_pretrained", full)
+        with pytest.raises(ExportError, match=r"could not be written: got .*hf \(No space left on device\)"):
+            export(destination=tmp_path / "hf")
+        assert [path.name for path in tmp_path.iterdir()] == [".hf.lock"]
 
     def test_a_place_that_cannot_be_written(self, export: Export, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")

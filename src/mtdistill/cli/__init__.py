@@ -4,7 +4,6 @@
 130 for Ctrl-C; 1 is kept for what was measured and is not good: a broken promise, a line that could not be translated.
 """
 
-import errno
 import io
 import sys
 from collections.abc import Sequence
@@ -17,10 +16,9 @@ from rich.text import Text
 from mtdistill import messages
 from mtdistill.cli.typer_words import worded
 from mtdistill.errors import MtdistillError, TrainingFailedError
+from mtdistill.files import refusal_of
 from mtdistill.messages import tr
 
-# What the system refuses wherever it happens, through no fault of ours: a full or broken disk, missing permissions.
-_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE}
 EXIT_BAD_INPUT, EXIT_TRAINING_FAILED, EXIT_INTERRUPTED = 2, 3, 130
 
 
@@ -45,15 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
-    except OSError as error:
-        if error.errno not in _REFUSALS:
+    except Exception as error:
+        if (refusal := refusal_of(error)) is None:
             raise
+        place = getattr(error, "filename", None) or "-"
         _show_error(
             tr(
-                en=f"the system refused: got {error.strerror} ({error.filename or '-'}), accepted a place with enough "
+                en=f"the system refused: got {refusal} ({place}), accepted a place with enough "
                 "space and the permission to use it. Make room, or choose another folder.",
-                zh=f"系统拒绝了操作：{error.strerror}（{error.filename or '-'}），需要空间足够且有权限的位置。"
-                "请腾出空间，或换一个文件夹。",
+                zh=f"系统拒绝了操作：{refusal}（{place}），需要空间足够且有权限的位置。请腾出空间，或换一个文件夹。",
             )
         )
         return EXIT_BAD_INPUT

@@ -17,6 +17,7 @@ from mtdistill.data.tokenizer import load_tokenizer
 from mtdistill.decoding.model_bin import require_t5
 from mtdistill.decoding.target_pieces import keep_target_pieces
 from mtdistill.errors import CheckpointError
+from mtdistill.files import refusal_of
 from mtdistill.messages import tr
 
 if TYPE_CHECKING:
@@ -69,11 +70,9 @@ def convert_to_ctranslate2(
             of_another = {SOURCE_VOCABULARY, TARGET_VOCABULARY} if source_rows == target_rows else {SHARED_VOCABULARY}
             for name in {*of_another, VOCABULARY_MAP}:  # a model that was there before
                 (destination / name).unlink(missing_ok=True)
-    except OSError as error:
-        if error.errno is not None:  # no space, not writable: said better by whoever knows what was being written
-            raise
-        raise _not_convertible(model_folder, error) from error
     except Exception as error:  # transformers and CTranslate2 raise many kinds, RuntimeError and KeyError too
+        if getattr(error, "errno", None) is not None or refusal_of(error):
+            raise  # no space, not writable: said better by whoever knows what was being written
         raise _not_convertible(model_folder, error) from error
 
 

@@ -4,7 +4,6 @@ Imported by cli, distillation.pipeline, distillation.student_run, distillation.s
 imports config, evaluation and presets.
 """
 
-import errno
 import json
 import os
 import platform
@@ -18,16 +17,14 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
 from mtdistill.config import RunConfig, dump_toml, read_toml
-from mtdistill.errors import ConfigError
+from mtdistill.errors import ConfigError, MtdistillError
 from mtdistill.evaluation.speed import cpu_name
-from mtdistill.files import write_atomically
+from mtdistill.files import refusal_of, write_atomically
 from mtdistill.messages import tr
 from mtdistill.presets import load_preset
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _PACKAGES = ("mtdistill", "torch", "transformers", "tokenizers", "ctranslate2", "datasets", "sacrebleu", "numpy")
 
 
@@ -100,11 +97,12 @@ def says_what_the_disk_said(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        number = getattr(error, "errno", None)
+    except MtdistillError:
+        raise
+    except Exception as error:
+        if refusal_of(error) is None:
+            raise
         told = str(error)
-        if number not in _DISK_ERRORS and not any(os.strerror(known) in told for known in _DISK_ERRORS):
-            raise  # something else
         raise ConfigError(
             tr(
                 en=f"the disk refused to write: got {told}, in {folder}. What was saved before is kept. Free some disk or "

@@ -25,11 +25,11 @@ from mtdistill.decoding import (
 )
 from mtdistill.decoding.overflow import overflow_hint
 from mtdistill.display import Display
-from mtdistill.errors import ConfigError, ExportError
+from mtdistill.errors import ConfigError, ExportError, MtdistillError
 from mtdistill.export.gate import FEWEST_SENTENCES, SENTENCES, Parity, measure_parity, require
 from mtdistill.export.model_card import model_card
 from mtdistill.export.onnx import convert_to_onnx
-from mtdistill.files import clear_leftovers, replacing_folder, write_atomically
+from mtdistill.files import clear_leftovers, refusal_of, replacing_folder, write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling.folder import CHECKSUMS, INFO_FILE, checksums, read_info
 from mtdistill.report import find_card
@@ -129,13 +129,17 @@ def export_model(
                 zh=f"另一个导出任务正在写入该文件夹：{folder}。请等待它结束，或换一个 --to。",
             )
         ) from error
-    except OSError as error:
+    except MtdistillError:
+        raise
+    except Exception as error:
+        refusal = refusal_of(error) or (isinstance(error, OSError) and (error.strerror or str(error)))
+        if not refusal:
+            raise
         raise ExportError(
             tr(
-                en=f"the export could not be written: got {folder} ({error.strerror or error}), accepted a folder that "
+                en=f"the export could not be written: got {folder} ({refusal}), accepted a folder that "
                 "can be written, with enough space. What was there before is unchanged. Choose another --to.",
-                zh=f"无法写入导出：{folder}（{error.strerror or error}），需要可写且空间足够的文件夹。原有内容未改变。"
-                "请换一个 --to。",
+                zh=f"无法写入导出：{folder}（{refusal}），需要可写且空间足够的文件夹。原有内容未改变。请换一个 --to。",
             )
         ) from error
     return Exported(folder, parity, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20)
@@ -215,6 +219,13 @@ def _checked(format_name: str, precision: str | None) -> str:
 
 def _require_replaceable(folder: Path) -> None:
     """An export takes the place of a whole folder: of an older export only, or of nothing."""
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ExportError(
+            tr(
+                en=f"the export would replace the folder you are in: got {folder}. Add a new name to --to.",
+                zh=f"导出会替换当前所在的文件夹：{folder}。请在 --to 中加上新的名称。",
+            )
+        )
     is_export = False
     with contextlib.suppress(OSError, ValueError):
         is_export = "export" in read_info(folder)
