@@ -21,6 +21,10 @@ texts = st.one_of(st.text(st.sampled_from(PIECES), max_size=60), st.text(st.char
         ("圆周率是3.14。", "zh", ["圆周率是3.14。"]),
         ("Mr. Smith came at 5 p.m. and left. Why?", "en", ["Mr. Smith came at 5 p.m. and left.", "Why?"]),
         ("Das kostet 3.50 Euro. Gut!", "de", ["Das kostet 3.50 Euro.", "Gut!"]),
+        *(
+            ("Das ist Prof. Dr. Müller, z.B. am 3. Mai.", code, ["Das ist Prof. Dr. Müller, z.B. am 3. Mai."])
+            for code in ("de", "de-DE", "DE", "de_XX")
+        ),
         ("Hello. Who?", "", ["Hello.", "Who?"]),
         ("1. 你好。", "zh", ["1. 你好。"]),
         ("你好。 ...", "zh", ["你好。 ..."]),

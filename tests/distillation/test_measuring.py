@@ -12,12 +12,13 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from mtdistill.display import Display
-from mtdistill.distillation.measuring import measure_student, rarest_pieces
+from mtdistill.distillation.measuring import measure_student, rarest_pieces, report_folder
 from mtdistill.errors import CheckpointError, MissingExtraError, TeacherError
 from mtdistill.evaluation import SpeedUp
 from mtdistill.export.exporting import export_model
 from mtdistill.report import ReportCard
 from mtdistill.student.bundle import Student, save_bundle, save_folder
+from mtdistill.student.loading import find_model
 
 TinyTeacher = tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]
 
@@ -123,6 +124,12 @@ def test_an_export_is_measured_as_it_is(
     assert (done.folder / "report.json").is_file()
     assert (done.folder / "report.html").is_file()
     assert not (run_of / "report.json").exists()
+
+
+def test_the_report_of_an_export_belongs_to_it_whatever_its_form(run_of: Path) -> None:
+    done = export_model(run_of, "hf", "float32")
+    assert report_folder(find_model(done.folder)) == done.folder
+    assert report_folder(find_model(run_of)) == run_of
 
 
 def test_a_teacher_promises_nothing(tiny_teacher_folder: Path, corpus_file: Path) -> None:

@@ -9,9 +9,21 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numba.core.caching import CacheImpl
 from numba.core.codegen import get_host_cpu_features
 
-from mtdistill.kernels.numbers import array, exponential, hashed, highest, load, number, random_bits, scratch, store
+from mtdistill.kernels.numbers import (
+    array,
+    compiled,
+    exponential,
+    hashed,
+    highest,
+    load,
+    number,
+    random_bits,
+    scratch,
+    store,
+)
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_subnormal=True)
 WORD = 2**64
@@ -145,6 +157,13 @@ class TestHighest:
     def test_it_is_the_largest_number(self, numbers: list[float], dtype: torch.dtype) -> None:
         row = torch.tensor(numbers).to(dtype)
         assert highest_of(array(row)) == row.max().item()
+
+
+def test_where_no_folder_can_be_written_a_function_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="no locator available"):
+        numba.njit(cache=True)(lambda x: x + 1)
+    assert compiled(lambda x: x + 1)(2) == 3
 
 
 @numba.njit

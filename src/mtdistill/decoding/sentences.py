@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import sentencex
 
+from mtdistill.text import base_language
+
 
 def sentences_of(text: str, lang: str) -> list[str]:
     """The sentences of a line, at least one; what has no letter, such as the number of a list, stays with its sentence.
@@ -22,7 +24,7 @@ def sentences_of(text: str, lang: str) -> list[str]:
     """
     sentences: list[str] = []
     waiting = ""
-    for part in sentencex.segment(lang, text):
+    for part in sentencex.segment(base_language(lang), text):
         waiting += part
         if any(c.isalpha() for c in part):
             sentences.append(waiting.strip())

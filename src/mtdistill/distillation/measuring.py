@@ -206,7 +206,8 @@ def write_reports(card: ReportCard, folder: Path, display: Display, name: str = 
 
 def report_folder(model: FoundModel) -> Path | None:
     """Where the report of a model belongs; None: nowhere."""
-    return model.path if model.student is None else run_folder_of(model.path)
+    is_export = model.student is None or "export" in model.info
+    return model.path if is_export else run_folder_of(model.path)
 
 
 def _teacher_of(model: FoundModel, config: RunConfig | None, given: str | None) -> Teacher:

@@ -50,13 +50,16 @@ class _NoAlias(Compiler):  # type: ignore[misc]
 
 
 def compiled(function: Function) -> Function:
-    """Compile on the first call for each combination of types; the machine code is kept on disk.
+    """Compile on the first call for each combination of types; the machine code is kept on disk, where there is a place.
 
     What a function writes to one of its arrays must not be read or written through another of them.
     """
-    made: Function = numba.njit(
-        nogil=True, fastmath=_FASTMATH, cache=True, error_model="numpy", pipeline_class=_NoAlias
-    )(function)
+    options = {"nogil": True, "fastmath": _FASTMATH, "error_model": "numpy", "pipeline_class": _NoAlias}
+    made: Function
+    try:
+        made = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # neither beside the source nor at home, as in some containers: every process compiles anew
+        made = numba.njit(**options)(function)
     return made
 
 
