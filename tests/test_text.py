@@ -1,4 +1,5 @@
 import re
+import unicodedata
 
 import pytest
 from hypothesis import example, given
@@ -76,13 +77,23 @@ def test_base_language(lang: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("Hello, world!", "hello world"), ("ＨＥＬＬＯ", "hello"), ("你好。", "你好"), ("Straße", "STRASSE")],
+    [
+        ("Hello, world!", "hello world"),
+        ("ＨＥＬＬＯ", "hello"),
+        ("你好。", "你好"),
+        ("Straße", "STRASSE"),
+        ("שָׁלוֹם", "שלום"),
+        ("كِتَاب", "كتاب"),
+        ("İYİ", "iyi"),
+    ],
 )
 def test_sentences_that_differ_in_case_width_or_punctuation_match(first: str, second: str) -> None:
     assert match_key(first) == match_key(second)
 
 
-@pytest.mark.parametrize(("first", "second"), [("?", "!"), ("a", "b"), ("1", "2"), ("…", "")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("?", "!"), ("a", "b"), ("1", "2"), ("…", ""), ("เขาซื้อม้า", "เขาซื้อมา"), ("मेरा", "मेरी")]
+)
 def test_other_sentences_do_not_match(first: str, second: str) -> None:
     assert match_key(first) != match_key(second)
 
@@ -117,13 +128,29 @@ def test_script_share_is_a_share(text: str, lang: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["caf\ufffd", "a\x00b", "\ue000", "\ud800", "cafÃ©", "itâ€™s", "Ã¤", "a\tb"],
+    ["caf\ufffd", "a\x00b", "\ue000", "\ud800", "cafÃ©", "itâ€™s", "Ã¤", "a\tb", "æä½\xa0å¥½", "â\x80\x99"],
 )
 def test_damage_is_seen(text: str) -> None:
     assert shows_encoding_damage(text)
 
 
-@pytest.mark.parametrize("text", ["café", "it's", "naïve â part", "Ärger", "São Paulo", "你好，世界！", "", "👍🏽"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "café",
+        "it's",
+        "naïve â part",
+        "Ärger",
+        "São Paulo",
+        "»Hyvää päivä», hän sanoi.",
+        "tässä\xa010 %",
+        "Über „Mä“",
+        "hyvä\xad",
+        "你好，世界！",
+        "",
+        "👍🏽",
+    ],
+)
 def test_sound_text_is_not_damage(text: str) -> None:
     assert not shows_encoding_damage(text)
 
@@ -152,6 +179,9 @@ def test_a_lone_surrogate_becomes_the_replacement_character_in_every_language() 
         ("ひらカタ漢字", [*"ひらカタ漢字"]),
         ("𠮷野家", ["𠮷", "野", "家"]),
         ("สวัสดี", [*"สวัสดี"]),
+        ("मैं हिन्दी बोलता हूँ।", ["मैं", "हिन्दी", "बोलता", "हूँ"]),
+        ("ຂ້ອຍ", [*"ຂ້ອຍ"]),
+        ("x² ❤️ 1st", ["x²", "1st"]),
         ("한국어 문장", ["한국어", "문장"]),  # has spaces
         ("Привет, мир", ["привет", "мир"]),
         ("3.14 + 15%", ["3", "14", "15"]),
@@ -192,7 +222,7 @@ def test_units_are_found_by_walking_through_the_characters_too(text: str) -> Non
         if re.match(f"[{UNSPACED}]", character):
             found.append(character)
             inside = False
-        elif character.isalnum():
+        elif character.isalnum() or (inside and unicodedata.category(character) in ("Mn", "Mc")):
             if inside:
                 found[-1] += character
             else:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import groupby, pairwise
 
+import regex
+
 # Scripts as the first word(s) of Unicode character names. Languages that are not listed are not checked.
 _SCRIPTS: dict[str, tuple[str, ...]] = {
     "zh": ("CJK",),
@@ -58,15 +60,25 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
 
 _TRADITIONAL = {"hant", "tw", "hk", "mo"}  # script and regions
 
-# Characters of scripts without spaces (kana, Han, Thai) stand alone; other letters and digits form words.
-UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_UNITS = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+(?:['’][^\W_{UNSPACED}]+)*")
+# Characters of scripts without spaces (Thai, Lao, Burmese, Khmer, kana, Han) stand alone; other letters and digits form
+# words, with the marks that many scripts write their vowels with.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_LETTER = rf"[[\p{{L}}\p{{N}}]--[{UNSPACED}]]"
+_REST = rf"[[\p{{L}}\p{{N}}\p{{Mn}}\p{{Mc}}]--[{UNSPACED}]]"
+_UNITS = regex.compile(rf"[{UNSPACED}]|{_LETTER}{_REST}*(?:['’]{_REST}+)*", regex.VERSION1)
+_LETTERS = regex.compile(r"[\p{L}\p{N}][\p{L}\p{N}\p{Mn}\p{Mc}]*")
+# Vowel signs that Hebrew and Arabic leave out as often as not, the dot that is left of a capital i in Turkish, and what
+# chooses the form of a character.
+_OPTIONAL = re.compile("[\u0307\ufe00-\ufe0f\u0591-\u05c7\u064b-\u0652\u0670]")
 
 MIN_LOOP = 4  # repetitions; below it short, good sentences would fail
 LOOP_EXCESS = 2  # repetitions beyond those of the source
 UNITS_PER_REPETITION = 12  # in long text, what comes back less often than this is no loop
 _INNER_LOOP = re.compile(r"([^\W\d_]{2,6}?)\1+")  # "hahahaha", "mymymymy" within a word
 
+# UTF-8 read as Latin-1 or Windows-1252: a letter of two bytes, of three (kana and Han among them), or a curved quote.
+# One character after ä or â is sound text, such as a Finnish word before a closing quotation mark.
+_TWICE = re.compile("[ÃÂ][\x80-\xbf]|[âä][\x80-\xbf]{2}|â€")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -104,12 +116,12 @@ def base_language(lang: str) -> str:
 
 
 def match_key(text: str) -> str:
-    """What makes two lines the same sentence: letters and digits only, case folded.
+    """What makes two lines the same sentence: letters with their marks and digits only, case folded.
 
     Falls back to the text itself where there are none, so that "?" and "!" stay different.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(c for c in folded if c.isalnum()) or folded.strip()
+    return "".join(_LETTERS.findall(_OPTIONAL.sub("", folded))) or folded.strip()
 
 
 def units(text: str) -> list[str]:
@@ -118,7 +130,8 @@ def units(text: str) -> list[str]:
     >>> units("Tom 说: OK!")
     ['tom', '说', 'ok']
     """
-    return _UNITS.findall(text.casefold())
+    found: list[str] = _UNITS.findall(text.casefold())
+    return found
 
 
 def word_count(text: str) -> float:
@@ -185,7 +198,7 @@ def shows_encoding_damage(text: str) -> bool:
     """Replacement characters, control characters, or UTF-8 that was once read as Latin-1 (``Ã©``, ``â€™``)."""
     if "\ufffd" in text or any(unicodedata.category(c) in ("Cc", "Cs", "Co") for c in text):
         return True
-    return any((a in "ÃÂâä" and "\x80" <= b <= "\xbf") or (a == "â" and b == "€") for a, b in pairwise(text))
+    return _TWICE.search(text) is not None
 
 
 @cache

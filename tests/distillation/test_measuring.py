@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -124,6 +126,19 @@ def test_an_export_is_measured_as_it_is(
     assert (done.folder / "report.json").is_file()
     assert (done.folder / "report.html").is_file()
     assert not (run_of / "report.json").exists()
+
+
+def test_what_was_measured_is_shown_where_no_report_can_be_written(
+    run_of: Path, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_arguments: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("mtdistill.distillation.measuring.write_atomically", read_only)
+    said = io.StringIO()
+    card = measure_student(run_of, Display(Console(file=said, width=1000)), data=[str(corpus_file)], thorough=False)
+    assert card.quality.retention.ratio == 1.0
+    assert f"the report could not be written: got {run_of} (Read-only file system)" in said.getvalue()
 
 
 def test_the_report_of_an_export_belongs_to_it_whatever_its_form(run_of: Path) -> None:

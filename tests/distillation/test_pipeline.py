@@ -17,9 +17,10 @@ import mtdistill
 from mtdistill.cli import main
 from mtdistill.config import RunConfig, read_toml
 from mtdistill.display import Bar, Display
+from mtdistill.distillation import pipeline
 from mtdistill.distillation.materials import Materials, prepare_materials
 from mtdistill.distillation.pipeline import RunResult, distill
-from mtdistill.distillation.run_folder import run_folder
+from mtdistill.distillation.run_folder import RunFolder, run_folder
 from mtdistill.distillation.trainer import DistillationTrainer
 from mtdistill.errors import CheckpointError, ConfigError, TrainingFailedError
 from mtdistill.health.journal import HEALTH_FILE, read_findings
@@ -115,6 +116,22 @@ def test_translations_that_take_turns_with_the_gold_text_add_no_updates(
 def test_slicing_beats_random_weights_at_the_same_budget(finished: RunResult) -> None:
     assert finished.report.random_bleu is not None
     assert finished.report.random_bleu < finished.report.quality.student.bleu
+
+
+def test_a_random_baseline_that_fails_takes_nothing_from_the_student(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_arguments: Any, **_options: Any) -> Any:
+        raise TrainingFailedError("the loss never fell")
+
+    class Said(Display):
+        def say(self, line: str) -> None:
+            lines.append(line)
+
+    lines: list[str] = []
+    monkeypatch.setattr(pipeline, "train_student", fails)
+    assert pipeline._random_baseline(config, SimpleNamespace(), RunFolder(tmp_path), Said(), resume=False) is None
+    assert lines[-1] == "the loss never fell"
 
 
 def test_the_student_is_the_best_by_validation(finished: RunResult) -> None:

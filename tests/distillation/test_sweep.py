@@ -11,13 +11,20 @@ from mtdistill.config import RunConfig, apply_overrides, dump_toml
 from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.run_folder import run_folder
 from mtdistill.distillation.sweep import family, sweep
-from mtdistill.errors import TrainingFailedError
+from mtdistill.errors import StudentError, TrainingFailedError
 from mtdistill.presets import load_preset
+from mtdistill.teacher.loading import Teacher, load_teacher
+
+
+@pytest.fixture(scope="module")
+def reference() -> Teacher:
+    """Width 256, six encoder layers and four decoder layers."""
+    return load_teacher("reference")
 
 
 class TestFamily:
-    def test_every_width_with_every_depth_smallest_first(self) -> None:
-        members = family(load_preset("balanced").config, 256, [0.5, 0.25], [2, 1])
+    def test_every_width_with_every_depth_smallest_first(self, reference: Teacher) -> None:
+        members = family(load_preset("balanced").config, reference, [0.5, 0.25], [2, 1])
         assert [member.name for member in members] == [
             "balanced-w64-d1", "balanced-w64-d2", "balanced-w128-d1", "balanced-w128-d2",
         ]  # fmt: skip
@@ -26,20 +33,28 @@ class TestFamily:
         ]  # fmt: skip
         assert len({run_folder(member).path for member in members}) == 4
 
-    def test_widths_that_round_to_one_are_one_student(self) -> None:
-        assert len(family(load_preset("balanced").config, 256, [0.25, 0.25, 0.26], [1, 1])) == 1
+    def test_widths_that_round_to_one_are_one_student(self, reference: Teacher) -> None:
+        assert len(family(load_preset("balanced").config, reference, [0.25, 0.25, 0.26], [1, 1])) == 1
 
-    def test_a_width_of_the_base_gives_way(self) -> None:
+    def test_depths_beyond_the_teachers_are_one_student(self, reference: Teacher) -> None:
+        base = apply_overrides(load_preset("balanced").config, ["student.encoder_layers=4"])
+        assert [member.name for member in family(base, reference, [0.25], [4, 6])] == ["balanced-w64-d4"]
+
+    def test_one_that_cannot_be_is_refused_before_any_is_trained(self, reference: Teacher) -> None:
+        with pytest.raises(StudentError, match="got 2 encoder and 4 decoder layers"):
+            family(load_preset("balanced").config, reference, [0.25, 0.5], [1, 4])
+
+    def test_a_width_of_the_base_gives_way(self, reference: Teacher) -> None:
         base = apply_overrides(load_preset("balanced").config, ["student.width=40", "name=mine"])
-        [member] = family(base, 512, [0.5], [1])
-        assert (member.name, member.student.resolve_width(512)) == ("mine-w256-d1", 256)
+        [member] = family(base, reference, [0.5], [1])
+        assert (member.name, member.student.resolve_width(256)) == ("mine-w128-d1", 128)
         assert member.training == base.training
         assert member.kd == base.kd
 
 
 @pytest.fixture
-def members(make_run: Any, tmp_path: Path) -> list[RunConfig]:
-    return family(make_run(tmp_path), 16, [0.5, 0.75], [1])
+def members(make_run: Any, materials: Materials, tmp_path: Path) -> list[RunConfig]:
+    return family(make_run(tmp_path), materials.teacher, [0.5, 0.75], [1])
 
 
 @pytest.mark.pipeline

@@ -51,7 +51,8 @@ class TestCorpusQuality:
         assert corpus_quality(["my old red house"], [["the cat", "my old red house"]], "en").bleu == pytest.approx(100)
 
     @pytest.mark.parametrize(
-        ("target_lang", "tokenizer"), [("en", "13a"), ("zh", "zh"), ("zh-CN", "zh"), ("ja", "char"), ("xx", "13a")]
+        ("target_lang", "tokenizer"),
+        [("en", "13a"), ("zh", "zh"), ("zh-CN", "zh"), ("ja", "char"), ("km", "char"), ("xx", "13a")],
     )
     def test_words_are_split_as_the_language_asks(self, target_lang: str, tokenizer: str) -> None:
         quality = corpus_quality(["他喜欢猫 a."], [["他喜欢狗 a.", "猫"]], target_lang)

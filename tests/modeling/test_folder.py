@@ -146,6 +146,15 @@ class TestLoading:
         with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
             load_folder(folder)
 
+    def test_weights_of_an_older_form_are_named(self, folder: Path) -> None:
+        (folder / "pytorch_model.bin").write_bytes(b"pickle")
+        load_folder(folder)  # the safe form is there as well
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(
+            CheckpointError, match=r"got .*pytorch_model\.bin, accepted model\.safetensors.*save_pretrained"
+        ):
+            load_folder(folder)
+
     def test_what_is_no_folder_is_said(self, folder: Path) -> None:
         with pytest.raises(CheckpointError, match=r"got .*missing \(No such file or directory\)"):
             load_folder(folder / "missing")

@@ -63,7 +63,7 @@ def add_sweep(app: typer.Typer) -> None:
 
         quiet_libraries()
         materials = prepare_materials(config, display)
-        members = family(config, materials.teacher.model.config.d_model, width_ratio, decoder_layers)
+        members = family(config, materials.teacher, width_ratio, decoder_layers)
         display.say(", ".join(member.run_name for member in members))
         if not yes:
             minutes = len(members) * forecast(members[-1], materials).minutes  # of the largest

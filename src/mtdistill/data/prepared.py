@@ -41,7 +41,7 @@ from mtdistill.files import (
 from mtdistill.messages import tr
 from mtdistill.text import base_language, writes_traditional
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: marks count in what makes two sentences the same
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """A student out of teacher, settings and data, checked before it is trained.
 
-Imported by distillation.forecast, distillation.roofline, distillation.student_run and distillation.summaries; imports
-config, data, modeling, student and teacher.
+Imported by its neighbours; imports config, data, modeling, student and teacher.
 """
 
 from dataclasses import dataclass

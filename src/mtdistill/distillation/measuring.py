@@ -180,7 +180,15 @@ def measure_student(
         comet_model=comet_model,
     )
     if folder is not None:
-        write_reports(card, folder, display, "report-own" if data else "report")
+        try:
+            write_reports(card, folder, display, "report-own" if data else "report")
+        except OSError as error:  # what took minutes to measure is shown all the same
+            display.say(
+                tr(
+                    en=f"the report could not be written: got {folder} ({error.strerror})",
+                    zh=f"无法写出成绩单：{folder}（{error.strerror}）",
+                )
+            )
     else:
         display.say(tr(en="not in a run folder: no report is written", zh="不在训练文件夹中：不写出成绩单文件"))
     return card

@@ -125,13 +125,17 @@ def _distill(
 
 def _random_baseline(
     config: RunConfig, materials: Materials, run: RunFolder, display: Display, *, resume: bool
-) -> float:
-    """Test BLEU of the same student, trained in the same way from random weights."""
+) -> float | None:
+    """Test BLEU of the same student, trained in the same way from random weights; None where nothing usable comes of it."""
     display.say(
         tr(en="the same student from random weights, for comparison", zh="作为对照：从随机权重训练同样的学生模型")
     )
     settings = apply_overrides(config, ["student.initialisation=random"])
-    trained = train_student(settings, materials, RunFolder(run.path / RANDOM_BASELINE), display, resume=resume)
+    try:
+        trained = train_student(settings, materials, RunFolder(run.path / RANDOM_BASELINE), display, resume=resume)
+    except TrainingFailedError as error:  # the student that is wanted is there, and gets its report
+        display.say(str(error))
+        return None
     data, sentences = materials.data, materials.data.evaluation_set("test")
     translator = CTranslate2Translator.from_model(
         trained.student.model,

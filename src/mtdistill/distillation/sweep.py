@@ -1,30 +1,36 @@
 """A family of students of different sizes, of which one can be picked: they share teacher, data and stored states.
 
-Imported by cli; imports config, report, distillation.materials, distillation.pipeline and distillation.run_folder.
+Imported by cli; imports config, report, teacher, distillation.construction, distillation.materials,
+distillation.pipeline and distillation.run_folder.
 """
 
 from collections.abc import Mapping, Sequence
 
 from mtdistill.config import RunConfig, apply_overrides
 from mtdistill.display import Display
+from mtdistill.distillation.construction import plan_student
 from mtdistill.distillation.materials import Materials, prepare_materials
 from mtdistill.distillation.pipeline import distill
 from mtdistill.distillation.run_folder import has_begun, run_folder
 from mtdistill.errors import TrainingFailedError
 from mtdistill.messages import colon, tr
 from mtdistill.report import ReportCard, find_card
+from mtdistill.teacher.loading import Teacher
 
 
 def family(
-    base: RunConfig, teacher_width: int, width_ratios: Sequence[float], decoder_layers: Sequence[int]
+    base: RunConfig, teacher: Teacher, width_ratios: Sequence[float], decoder_layers: Sequence[int]
 ) -> list[RunConfig]:
     """Settings of every student, the narrowest and shallowest first; each has a run folder of its own.
 
     Args:
         base: what they share; its own width and decoder depth are replaced.
-        teacher_width: what ratios are of.
+        teacher: what they are cut out of.
         width_ratios: student width / teacher width, each in (0, 1]; two that round to one width make one student.
-        decoder_layers: decoder depths, each 1 or more.
+        decoder_layers: decoder depths, each 1 or more; beyond the teacher's they are the teacher's.
+
+    Raises:
+        StudentError: one of the shapes does not fit the teacher, or could not be used by others.
     """
     members: dict[str, RunConfig] = {}
     for ratio in sorted(width_ratios):
@@ -32,7 +38,8 @@ def family(
             width = ("student.width=none", "student.width_at_256=none", f"student.width_ratio={ratio}")
             depth = ("student.kept_decoder_layers=none", f"student.decoder_layers={layers}")
             shape = apply_overrides(base, [*width, *depth])
-            name = f"{base.run_name}-w{shape.student.resolve_width(teacher_width)}-d{layers}"
+            plan = plan_student(shape, teacher)
+            name = f"{base.run_name}-w{plan.width}-d{len(plan.kept_decoder_layers)}"
             members.setdefault(name, apply_overrides(shape, [f"name={name}"]))
     return list(members.values())
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
 
 _NGRAM_ORDERS = 4
-_TOKENIZERS = {"zh": "zh", "ja": "char", "th": "char"}  # languages that 13a would take for one long word
+# Languages of which 13a would take a whole sentence for one word.
+_TOKENIZERS = {"zh": "zh", **dict.fromkeys(("ja", "th", "lo", "km", "my"), "char")}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def corpus_quality(hypotheses: Sequence[str], references: Sequence[Sequence[str]
     Args:
         hypotheses: one translation for each source.
         references: every reference of each source, one or more; their number may differ from source to source.
-        target_lang: decides how BLEU splits words: "zh" for Chinese, "char" for Japanese and Thai, else "13a".
+        target_lang: decides how BLEU splits words: "zh" for Chinese, "char" for Japanese, Thai, Lao,
+            Khmer and Burmese, else "13a".
     """
     from sacrebleu.metrics.chrf import CHRF
 

@@ -85,6 +85,7 @@ def load_folder(folder: Path) -> tuple[T5ForConditionalGeneration, PreTrainedTok
     if not folder.is_dir():
         raise unreadable(folder, os.strerror(errno.ENOTDIR if folder.exists() else errno.ENOENT))
     require_unchanged(folder)
+    _require_safetensors(folder)
     try:
         _require_plausible_folder(folder)
     except Exception as error:  # configurations of the wrong types fail in transformers in as many ways
@@ -187,6 +188,22 @@ def _harmless(settings: object) -> dict[str, Any]:
         if key in _REFUSED_SETTINGS or (isinstance(value, int) and value > _MAX_COUNT):
             raise ValueError(key)
     return settings
+
+
+def _require_safetensors(folder: Path) -> None:
+    """Weights of the older forms are pickles, which can hold code, or other frameworks'."""
+    others = sorted(
+        file.name for form in ("pytorch_model*.bin", "tf_model*.h5", "flax_model*") for file in folder.glob(form)
+    )
+    if others and not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            tr(
+                en=f"the weights of this model are of a form that is not read: got {folder / others[0]}, accepted "
+                "model.safetensors. Load the model with transformers where you trust it, and write it with save_pretrained.",
+                zh=f"不读取这种形式的模型权重：{folder / others[0]}，需要 model.safetensors。"
+                "如果信任该模型，请用 transformers 加载，再用 save_pretrained 写出。",
+            )
+        )
 
 
 def _require_plausible_folder(folder: Path) -> None:
