@@ -27,6 +27,7 @@ from mtdistill.health.journal import HEALTH_FILE, read_findings
 from mtdistill.report import ReportCard
 from mtdistill.student.bundle import load_student
 from mtdistill.training.beginning import BEGUN_FILE
+from mtdistill.training.stored_engine import stored_engine
 
 pytestmark = pytest.mark.pipeline
 
@@ -249,6 +250,16 @@ def test_the_python_example_of_the_readme_runs(
     report, _, translation = capsys.readouterr().out.rstrip("\n").rpartition("\n")
     assert ReportCard.from_json(report).preset == "quick"
     assert translation
+
+
+def test_a_student_that_the_kernels_do_not_cover_is_resumed_with_its_number_format_too(
+    make_run: Callable[..., RunConfig], materials: Materials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtdistill.training.trainer.supports", lambda _model: False)
+    config = make_run(tmp_path, "training.epochs=2", "training.evaluations=1")
+    engine = stored_engine(distill(config, materials=materials).folder)
+    assert engine is not None
+    assert not engine.fused
 
 
 def test_a_run_that_is_stopped_is_reported_as_failed(

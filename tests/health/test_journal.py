@@ -106,6 +106,15 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path: Path) -> N
     assert again.lines == 3
 
 
+def test_what_comes_again_after_a_return_is_shown_again(tmp_path: Path) -> None:
+    said = io.StringIO()
+    journal = Journal(tmp_path / HEALTH_FILE, Display(Console(file=said)))
+    for update in (5000, 4990):
+        journal.record(Finding("damaged_cache", "failure", update))
+        journal.begin(1)
+    assert said.getvalue().count("teacher states has changed") == 2
+
+
 def test_what_repeats_is_written_every_time_and_shown_now_and_then() -> None:
     class Writer:
         def __init__(self) -> None:

@@ -107,6 +107,16 @@ def test_batches_as_different_as_those_of_quick_raise_no_alarm(seed: int) -> Non
     assert not monitor.journal.counts
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_single_sentences_raise_no_alarm(seed: int) -> None:
+    """As different as those of a trained student of quality: their logarithms deviate by about one."""
+    losses = 0.4 * np.random.default_rng(seed).lognormal(sigma=1.0, size=5000)
+    monitor = Monitor(Journal(None), len(losses), max_norm=1.0, tokens_per_update=12.0)
+    monitor.begin(1.0)
+    run(monitor, losses.tolist())
+    assert monitor.journal.counts.keys() <= {"loss_oscillating"}
+
+
 def test_three_high_losses_of_few_tokens_are_no_spike() -> None:
     for tokens, spikes in ((190.0, {}), (800.0, {"loss_spike": 1})):
         monitor = Monitor(Journal(None), UPDATES, max_norm=1.0, tokens_per_update=tokens)
@@ -140,8 +150,10 @@ def test_without_recovery_only_what_is_no_number_ends_training() -> None:
     assert {"loss_diverging", "initialisation_destroyed", "dead_updates", "gradient_explosion"} <= set(
         monitor.journal.counts
     )
+    assert monitor.journal.counts["loss_diverging"] == 1  # though it lasts
+    assert monitor.judge(122, 1.0, 0.9) == (None, 1.0)  # clipped as ever
     with pytest.raises(Stop):
-        monitor.judge(122, math.nan, 1.0)
+        monitor.judge(123, math.nan, 1.0)
 
 
 def test_outputs_that_collapse_ask_to_go_back_those_that_were_never_good_do_not() -> None:
@@ -205,6 +217,15 @@ def test_a_temperature_that_silences_the_teacher_is_raised_once() -> None:
     assert monitor.memory.temperature == GOOD_TEMPERATURE
     monitor.evaluated(100, None, probed(0.5, softened_entropy=0.01))
     assert monitor.journal.counts == {"hard_targets": 2}
+
+
+def test_hard_targets_are_told_where_there_is_no_gold_text() -> None:
+    monitor = make_monitor()
+    monitor.evaluated(0, None, probed(1.0, softened_entropy=0.01, gold_norm=0.0))
+    assert monitor.memory.temperature == GOOD_TEMPERATURE
+    silent = make_monitor()
+    silent.evaluated(0, None, probed(1.0, softened_entropy=0.01, kd_norm=0.0))
+    assert silent.journal.lines == 0
 
 
 def test_one_part_without_say_is_told_unless_it_is_switched_off() -> None:

@@ -59,6 +59,8 @@ def test_a_loss_that_stays_far_above_its_lowest_level_diverges() -> None:
     assert series.loss_diverging([*noisy(1.0, 50), *noisy(2.5, 20)], lowest=1.0)
     assert series.loss_diverging([*noisy(1.0, 50), *noisy(2.5, 5), *noisy(1.0, 15)], lowest=1.0) is None
     assert series.loss_diverging(noisy(2.5, 19), lowest=1.0) is None
+    assert series.loss_diverging(noisy(2.5, 59), lowest=1.0, longer=3) is None
+    assert series.loss_diverging(noisy(2.5, 60), lowest=1.0, longer=3)
     assert series.loss_diverging(noisy(2.5, 50), lowest=math.inf) is None
     assert series.loss_diverging(noisy(1.8, 50), lowest=1.0)
     assert series.loss_diverging([*noisy(1.0, 30), *noisy(1.9, 20)], lowest=1.0) is None  # long batches
@@ -92,9 +94,10 @@ def test_swings_three_times_as_large_without_progress_oscillate() -> None:
 
 
 def test_weights_that_moved_by_their_own_size_at_once_are_destroyed() -> None:
-    assert series.initialisation_destroyed(1.2, progress=0.05)
-    assert series.initialisation_destroyed(0.5, progress=0.05) is None
-    assert series.initialisation_destroyed(1.2, progress=0.5) is None  # a long run may
+    assert series.initialisation_destroyed(1.2, update=50, updates=1000)
+    assert series.initialisation_destroyed(0.5, update=50, updates=1000) is None
+    assert series.initialisation_destroyed(1.2, update=500, updates=1000) is None  # later it may
+    assert series.initialisation_destroyed(1.2, update=2001, updates=10**6) is None  # and in a long run
 
 
 def test_weights_that_do_not_move_are_dead() -> None:
@@ -126,3 +129,9 @@ def test_half_the_teachers_entropy_is_a_collapse_but_not_at_the_start() -> None:
 def test_a_temperature_that_leaves_one_word_makes_hard_targets() -> None:
     assert series.hard_targets(0.01, 1.6)
     assert series.hard_targets(4.0, 1.6) is None
+
+
+def test_windows_are_longer_where_updates_have_few_tokens() -> None:
+    assert [series.lengthening(tokens) for tokens in (math.inf, 183.0, 150.0, 149.0, 12.0, 1.0, 0.0)] == [
+        1, 1, 1, 2, 13, 150, 150,
+    ]  # fmt: skip

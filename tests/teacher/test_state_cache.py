@@ -174,6 +174,10 @@ class TestIdentity:
         with torch.no_grad():
             setting.teacher.decoder.block[1].layer[2].DenseReluDense.wo.weight[0, 0] += 1e-3
         folders["teacher"] = setting.folder
+        for name, value in (("layer_norm_epsilon", 1e-3), ("relative_attention_max_distance", 9), ("num_heads", 1)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(setting.teacher.config, name, value)
+                folders[name] = setting.folder
         assert len({*folders.values()}) == len(folders)
 
     def test_the_layout_of_the_table_does_not(self, setting: Setting) -> None:
@@ -214,6 +218,11 @@ class TestBuilding:
         source = Watched(setting.teacher)
         assert_like_live(setting, setting.build(source), range(160))
         assert source.rows == []
+
+    def test_a_large_cache_has_large_shards(self, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "MAX_SHARDS", 2)
+        assert_like_live(setting, setting.build(), range(160))
+        assert len(list(setting.folder.glob("states-*.npy"))) == 2
 
     def test_every_row_is_computed_once_and_progress_goes_up_to_all(self, setting: Setting) -> None:
         source, steps = Watched(setting.teacher), list[tuple[int, int]]()

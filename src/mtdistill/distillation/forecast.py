@@ -26,6 +26,7 @@ from mtdistill.distillation.trainer import DistillationTrainer, rehearsal_traine
 from mtdistill.teacher.state_cache import cache_bytes
 from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.engine import engines
+from mtdistill.training.good_states import IN_MEMORY, state_bytes
 from mtdistill.training.rehearsal import rehearse
 
 CALIBRATION_UPDATES = 20
@@ -87,7 +88,8 @@ def forecast(config: RunConfig, materials: Materials) -> Forecast:
     disk = parameters * 4 * (_STATES * training.checkpoints_kept + 2)
     if stored:
         disk += pairs / len(rows) * cache_bytes(rows, training.max_sequence_length, live.head.shape[1])
-    return Forecast(seconds / 60, peak_memory_gib(), disk / 2**20, per_update, updates)
+    good_states = IN_MEMORY * state_bytes(parameters, averaged=training.ema_decay is not None)
+    return Forecast(seconds / 60, peak_memory_gib() + good_states / 2**30, disk / 2**20, per_update, updates)
 
 
 class _Zeros:

@@ -28,6 +28,7 @@ from mtdistill.teacher.loading import Teacher
 from mtdistill.teacher.targets import TargetSource
 from mtdistill.text import base_language
 from mtdistill.training.engine import free_memory_bytes
+from mtdistill.training.good_states import IN_MEMORY, state_bytes
 
 CHECKED_SENTENCES = 100
 TESTED_SENTENCES = 16
@@ -35,7 +36,6 @@ WHOLE_SENTENCE = 128  # tokens: halves of sentences may well fit others
 GIB = 2**30
 # What a process with the teacher and the libraries takes, and what a target token of a batch takes on top.
 BASE_BYTES, BYTES_PER_TOKEN = 1 * GIB, 60_000
-_TRAINING_COPIES = 8  # of the weights: gradients, moments, averages, good states
 
 
 def check_teacher(teacher: Teacher, data: PreparedData, config: TeacherConfig, threads: int) -> float:
@@ -149,9 +149,9 @@ def check_training(trainer: DistillationTrainer, rows: datasets.Dataset, free_di
     model, schedule = trainer.model, trainer.schedule
     parameters = sum(weight.numel() for weight in model.parameters())
     tokens = schedule.batch_size * schedule.gradient_accumulation * schedule.max_sequence_length
-    wanted = (
-        BASE_BYTES + parameters * 4 * _TRAINING_COPIES + BYTES_PER_TOKEN * min(tokens, trainer.engine.max_part_tokens)
-    )
+    states = (1 + IN_MEMORY) * state_bytes(parameters, averaged=schedule.ema_decay is not None)
+    gradients = 4 * parameters * trainer.engine.parts
+    wanted = BASE_BYTES + states + gradients + BYTES_PER_TOKEN * min(tokens, trainer.engine.max_part_tokens)
     if (free := free_memory_bytes()) is not None and free < wanted:
         _act(Finding("little_memory", "warning", 0, {"free_gib": free / GIB, "wanted_gib": wanted / GIB}), journal)
     disk = parameters * 4 * (3 * (schedule.checkpoints_kept + 1) + 2)

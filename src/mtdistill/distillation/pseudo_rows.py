@@ -25,7 +25,7 @@ from mtdistill.distillation.materials import Materials
 from mtdistill.distillation.pseudo_targets import read_stored, write_pseudo_targets
 from mtdistill.files import one_at_a_time
 from mtdistill.messages import tr
-from mtdistill.teacher.state_cache import weights_fingerprint
+from mtdistill.teacher.state_cache import model_fingerprint
 
 FOLDER = "pseudo-targets"
 
@@ -78,7 +78,7 @@ def _made_once(
     display: Display,
 ) -> list[_Pair]:
     """The teacher's translations of these sources, from disk if an earlier run has made them."""
-    fingerprint, search = weights_fingerprint(materials.teacher.model), search_for(config.teacher.pseudo_targets)
+    fingerprint, search = model_fingerprint(materials.teacher.model), search_for(config.teacher.pseudo_targets)
     made_of = json.dumps([fingerprint, asdict(search), sentences.sources, sentences.references])
     path = Path(config.output) / FOLDER / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)

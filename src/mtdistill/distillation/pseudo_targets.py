@@ -36,7 +36,7 @@ from mtdistill.files import write_atomically
 from mtdistill.messages import listed, tr
 from mtdistill.output_checks import check_translations
 from mtdistill.report.wording import check_name
-from mtdistill.teacher.state_cache import weights_fingerprint
+from mtdistill.teacher.state_cache import model_fingerprint
 from mtdistill.text import normalise
 
 CHUNK_SENTENCES = 1024  # what a kill may cost
@@ -106,7 +106,7 @@ def make_pseudo_targets(
     sentences = _monolingual(sources, data.source_lang) if sources else data.evaluation_set("train")
     translator = materials.teacher_translator(precision)
     return write_pseudo_targets(
-        sentences, translator, data.target_lang, path, search, display, teacher=weights_fingerprint(teacher.model)
+        sentences, translator, data.target_lang, path, search, display, teacher=model_fingerprint(teacher.model)
     )
 
 

@@ -37,7 +37,7 @@ from mtdistill.health.monitor import Monitor, Stop
 from mtdistill.health.wording import explain
 from mtdistill.messages import tr
 from mtdistill.student.bundle import Student, load_student, save_bundle, save_folder
-from mtdistill.teacher.state_cache import weights_fingerprint
+from mtdistill.teacher.state_cache import model_fingerprint
 from mtdistill.teacher.targets import LiveTargets
 from mtdistill.training.beginning import note_beginning
 from mtdistill.training.callbacks import MetricsFile, ProgressDisplay, SampleTranslations
@@ -105,7 +105,7 @@ def train_student(
                     "去掉 --resume 会重新训练，并保留这次的结果。",
                 )
             )
-    begun_with = {"data": data.manifest.identity, "teacher": weights_fingerprint(teacher.model)}
+    begun_with = {"data": data.manifest.identity, "teacher": model_fingerprint(teacher.model)}
     note_beginning(run.path, begun_with, resumed=checkpoint is not None)
     if checkpoint is None:
         journal.begin(0)
@@ -168,6 +168,8 @@ def train_student(
     )
     if trainer.engine.fused:
         display.say(engine_summary(trainer.use_fastest(candidates)))
+    else:
+        store_engine(run.path, trainer.engine)
     check_training(trainer, rows, free_bytes(run.path), journal)
     if checkpoint is None:
         model = student.build.model.eval()

@@ -67,6 +67,7 @@ class Journal:
             lines: how many had been written then; 0 begins anew.
         """
         self.lines = lines
+        self._said = {}  # what comes again after a return is news
         if self._path is None:
             return
         kept = _lines(self._path)[:lines]

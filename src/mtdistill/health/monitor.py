@@ -85,6 +85,8 @@ class Monitor:
                  tokens_per_update: float = math.inf) -> None:  # fmt: skip
         self.journal, self.updates, self.max_norm, self.recover = journal, updates, max_norm, recover
         self._spike_updates = series.updates_of_a_spike(tokens_per_update)
+        self._longer = series.lengthening(tokens_per_update)
+        self._lasting: dict[str, int] = {}  # without recovery: when a failure was last seen
         self.memory = Memory()
 
     def begin(self, loss: float) -> None:
@@ -119,7 +121,7 @@ class Monitor:
         if figures is None:
             memory.norms = [*memory.norms, norm][-series.WINDOW :]
             return None, memory.clip.limit(norm, self.max_norm) if memory.clipping else self.max_norm
-        memory.clipping = memory.clipping or name == "gradient_explosion"
+        memory.clipping = memory.clipping or (self.recover and name == "gradient_explosion")
         if not self.recover and name == "gradient_explosion":
             self._note(name, "warning", update, figures)
             return None, self.max_norm
@@ -138,21 +140,22 @@ class Monitor:
         """
         memory = self.memory
         memory.ladder.good_update(update)
-        memory.losses = [*memory.losses, loss][-2 * series.WINDOW - self._spike_updates :]
+        memory.losses = [*memory.losses, loss][-(1 + self._longer) * series.WINDOW - self._spike_updates :]
         memory.since_evaluation.append(loss)
         if spike := series.loss_spike(memory.losses, self._spike_updates):
-            memory.clipping = True
+            memory.clipping = self.recover
             if not series.loss_spike(memory.losses[:-1], self._spike_updates):  # a spike lasts; it is told of once
                 self._note("loss_spike", "warning", update, spike, action="watched" if self.recover else "none")
         if update % series.WINDOW == 0 and (swing := series.loss_oscillating(memory.losses)):
             self._note("loss_oscillating", "warning", update, swing)
-        if diverged := series.loss_diverging(memory.losses, memory.lowest):
+        if diverged := series.loss_diverging(memory.losses, memory.lowest, self._longer):
             finding = Finding("loss_diverging", "failure", update, diverged)
             self._fail(
                 finding, memory.ladder.failure(), began_at=update - max(2 * series.RECENT, int(diverged["updates"]))
             )
-        if len(memory.losses) >= series.WINDOW:
-            memory.lowest = min(memory.lowest, median(memory.losses[-series.WINDOW :]))
+        window = self._longer * series.WINDOW
+        if len(memory.losses) >= window:
+            memory.lowest = min(memory.lowest, median(memory.losses[-window:]))
 
     def moved(self, update: int, drift: float, change: float, made: int) -> None:
         """Judge how far the weights are from the first ones and from those of some updates before.
@@ -167,15 +170,15 @@ class Monitor:
             GoBack, Stop: see `judge`.
         """
         failure = self.memory.ladder.failure()
-        if figures := series.initialisation_destroyed(drift, update / self.updates):
+        if figures := series.initialisation_destroyed(drift, update, self.updates):
             self._fail(Finding("initialisation_destroyed", "failure", update, figures), failure, began_at=0)
         if figures := series.dead_updates(change, made):
             self._fail(Finding("dead_updates", "failure", update, figures), failure, began_at=update - made - 1)
 
     def is_well(self) -> bool:
         """Whether now is a state worth going back to: the loss is near its lowest."""
-        losses = self.memory.losses
-        return len(losses) < series.RECENT or median(losses[-series.RECENT :]) <= WELL * self.memory.lowest
+        losses, recent = self.memory.losses, self._longer * series.RECENT
+        return len(losses) < recent or median(losses[-recent:]) <= WELL * self.memory.lowest
 
     def evaluated(self, update: int, outputs: Outputs | None, probed: Any = None) -> None:
         """Judge the translations and the losses of an evaluation.
@@ -240,14 +243,15 @@ class Monitor:
             self._note("overfitting", "warning", update, figures)
         if figures := series.entropy_collapse(probed.student_entropy, probed.teacher_entropy, progress):
             self._note("entropy_collapse", "warning", update, figures)
-        if not (probed.kd_norm and probed.gold_norm):
-            return  # one part is switched off
-        if figures := series.hard_targets(probed.softened_entropy, probed.teacher_entropy):
+        hard = series.hard_targets(probed.softened_entropy, probed.teacher_entropy)
+        if probed.kd_norm and (figures := hard):
             mend = self.recover and memory.temperature is None
             self._note("hard_targets", "failure", update, figures, action="temperature" if mend else "none")
             if mend:  # losses at another temperature are no measure for those to come
                 memory.temperature, memory.lowest, memory.validation_losses = GOOD_TEMPERATURE, math.inf, []
                 return
+        if not (probed.kd_norm and probed.gold_norm):
+            return  # one part is switched off
         if figures := series.unbalanced_gradients(probed.kd_norm, probed.gold_norm):
             self._note("unbalanced_gradients", "warning", update, figures)
 
@@ -258,7 +262,10 @@ class Monitor:
     def _fail(self, finding: Finding, step: Step, began_at: int) -> None:
         """Record a failure, and ask for what has to be done."""
         if not self.recover and step == "return":
-            self.journal.record(finding)
+            seen = self._lasting.get(finding.check, -math.inf)
+            self._lasting[finding.check] = finding.update
+            if finding.update - seen > series.WINDOW:  # one that lasts is written once
+                self.journal.record(finding)
             return
         lower_rate = finding.check != "dead_updates"  # a lower rate would move the weights even less
         action = {"return": "returned" if lower_rate else "restored", "stop": "stopped"}[step]

@@ -16,6 +16,7 @@ WINDOW = 50  # updates that the present is compared with
 FEW_UPDATES = 25  # what a median of the past needs at least
 SPIKE_DEVIATIONS = 6.0
 SPIKE_RATIO = 1.5
+LEVEL_TOKENS = 150  # target tokens an update that windows are made for; with fewer they are longer
 SPIKE_TOKENS = 750  # target tokens that a spike lasts at least: five updates of conservative
 FEWEST_HIGH = 3  # in a row: in 40 runs of quick put together from its sentences, two came 9 times, three never
 EXPLOSION_RATIO = 10.0
@@ -26,7 +27,7 @@ DIVERGENCE_RATIOS = {RECENT: 2.2, WINDOW: 1.6}
 NOT_FALLEN = 0.98
 OSCILLATION_RATIO = 3.0
 MAX_DRIFT = 1.0
-EARLY = 0.1  # share of a run
+EARLY, EARLY_UPDATES = 0.1, 2000  # share of a run, but no more: weights go on moving in long ones, which is no fault
 DEAD_CHANGE = 1e-6
 OVERFIT_RATIO = 1.05
 OVERFIT_EVALUATIONS = 3
@@ -50,6 +51,15 @@ def updates_of_a_spike(tokens_per_update: float) -> int:
         tokens_per_update: target tokens, mean.
     """
     return max(FEWEST_HIGH, math.ceil(SPIKE_TOKENS / max(1.0, tokens_per_update)))
+
+
+def lengthening(tokens_per_update: float) -> int:
+    """How many times as long the windows of the level of the loss are where updates have few tokens, and losses much noise.
+
+    Args:
+        tokens_per_update: target tokens, mean.
+    """
+    return math.ceil(LEVEL_TOKENS / min(LEVEL_TOKENS, max(1.0, tokens_per_update)))
 
 
 def loss_spike(losses: Sequence[float], in_a_row: int = FEWEST_HIGH) -> Figures | None:
@@ -85,14 +95,15 @@ def gradient_explosion(norm: float, past: Sequence[float], max_norm: float) -> F
     return {"norm": norm, "usual": usual, "limit": limit} if norm > limit else None
 
 
-def loss_diverging(losses: Sequence[float], lowest: float) -> Figures | None:
+def loss_diverging(losses: Sequence[float], lowest: float, longer: int = 1) -> Figures | None:
     """The loss has left the level it had reached, and stays away: far for some updates, or less far for more.
 
     Args:
         losses: of single updates.
         lowest: the lowest level so far: the loss before training, or a median of `WINDOW` losses; infinite: not known.
+        longer: see `lengthening`; the level is of as many windows.
     """
-    for updates, ratio in DIVERGENCE_RATIOS.items():
+    for updates, ratio in ((longer * window, ratio) for window, ratio in DIVERGENCE_RATIOS.items()):
         limit = ratio * max(lowest, NEGLIGIBLE)
         if len(losses) >= updates and (now := median(losses[-updates:])) > limit:
             return {"loss": now, "lowest": lowest, "limit": limit, "updates": updates}
@@ -128,16 +139,18 @@ def loss_oscillating(losses: Sequence[float]) -> Figures | None:
     return {"swing": swing, "usual": usual} if swing > OSCILLATION_RATIO * usual and not fell else None
 
 
-def initialisation_destroyed(drift: float, progress: float) -> Figures | None:
-    """Weights have moved by more than their own size in the first tenth of the run.
+def initialisation_destroyed(drift: float, update: int, updates: int) -> Figures | None:
+    """Weights have moved by more than their own size in the first tenth of the run, 2,000 updates at most.
 
     A good run of a sliced student ends at about half of that.
 
     Args:
         drift: ||weights - first weights|| / ||first weights||, median over the matrices.
-        progress: share of the run that is done.
+        update: how many were made.
+        updates: of the whole run.
     """
-    return {"drift": drift, "limit": MAX_DRIFT} if progress <= EARLY and drift > MAX_DRIFT else None
+    is_early = update <= min(EARLY * updates, EARLY_UPDATES)
+    return {"drift": drift, "limit": MAX_DRIFT} if is_early and drift > MAX_DRIFT else None
 
 
 def dead_updates(change: float, updates: int) -> Figures | None:

@@ -4,7 +4,7 @@ Reads: tokenised rows, a teacher. Writes, under a name that is the hash of every
 
     <root>/<identity>/
     ├── starts.npy              first token of every row and the end of the last, (rows + 1,) int64
-    ├── states-00000.npy ...    float16, (tokens, width), SHARD_ROWS rows each, in the order of the rows
+    ├── states-00000.npy ...    float16, (tokens, width), `_shard_rows` rows each, in the order of the rows
     └── manifest.json           written last: what the states depend on, and a checksum of every file
 
 A shard appears when it is whole, so an interrupted build goes on where it stopped. Imported by distillation; imports
@@ -37,15 +37,20 @@ from mtdistill.teacher.cache_manifest import MANIFEST, STARTS, CacheManifest, da
 from mtdistill.teacher.targets import TargetSource
 from mtdistill.training.engine import Workers
 
-FORMAT_VERSION = 1
-SHARD_ROWS = 8192
+FORMAT_VERSION = 2  # 2: the teacher's settings count as well
+SHARD_ROWS, MAX_SHARDS = 8192, 100  # every shard is an open file, of which a process may have 256 on some systems
+# Other than what the shapes of weights tell.
+_USES = (
+    "num_heads", "d_kv", "layer_norm_epsilon", "relative_attention_num_buckets", "relative_attention_max_distance",
+    "feed_forward_proj", "scale_decoder_outputs",
+)  # fmt: skip
 _BATCH_ROWS = 128
 Progress = Callable[[int, int], None]
 
 
-def weights_fingerprint(model: T5ForConditionalGeneration) -> str:
-    """Hexadecimal SHA-256 of the names and values of all weights."""
-    weights = hashlib.sha256()
+def model_fingerprint(model: T5ForConditionalGeneration) -> str:
+    """Hexadecimal SHA-256 of the names and values of all weights, and of the settings that say how they are used."""
+    weights = hashlib.sha256(json.dumps([getattr(model.config, name, None) for name in _USES]).encode())
     for name, weight in sorted(model.state_dict().items()):
         weights.update(name.encode())
         weights.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
@@ -71,7 +76,7 @@ def cache_parts(teacher: T5ForConditionalGeneration, rows: datasets.Dataset, max
             data.update(lists.flatten().to_numpy().tobytes())
     return {
         "format": FORMAT_VERSION,
-        "teacher": weights_fingerprint(teacher),
+        "teacher": model_fingerprint(teacher),
         "data": data.hexdigest(),
         "rows": len(rows),
         "max_sequence_length": max_tokens,
@@ -112,8 +117,9 @@ def build_cache(folder: Path, parts: Mapping[str, Any], rows: datasets.Dataset, 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_array(folder / STARTS, starts)
-        for number, first in enumerate(range(0, len(rows), SHARD_ROWS)):
-            shard, last = folder / _shard_name(number), min(first + SHARD_ROWS, len(rows))
+        size = _shard_rows(len(rows))
+        for number, first in enumerate(range(0, len(rows), size)):
+            shard, last = folder / _shard_name(number), min(first + size, len(rows))
             if not shard.is_file():
                 _write_array(shard, _states_of(packed, starts, first, last, source, workers, progress))
             progress(last, len(rows))
@@ -163,7 +169,8 @@ class CachedTargets:
         self._starts = _mapped(folder, STARTS, np.int64, (rows + 1,))
         if self._starts[0] != 0 or self._starts[-1] != tokens or np.any(self._starts[:-1] > self._starts[1:]):
             raise damaged(folder, f"{STARTS}: {self._starts[-1]} / {tokens}")
-        bounds = self._starts[[*range(0, rows, SHARD_ROWS), rows]]
+        self._shard_rows = _shard_rows(rows)
+        bounds = self._starts[[*range(0, rows, self._shard_rows), rows]]
         self._shards = [
             _mapped(folder, _shard_name(number), np.float16, (int(size), width))
             for number, size in enumerate(np.diff(bounds))
@@ -176,9 +183,10 @@ class CachedTargets:
         if (there := int((self._starts[rows + 1] - self._starts[rows]).sum())) != len(found):
             raise damaged(self.folder, f"{STARTS}: {there} / {len(found)}")
         for row in rows.tolist():
-            base = self._starts[row // SHARD_ROWS * SHARD_ROWS]
+            shard = row // self._shard_rows
+            base = self._starts[shard * self._shard_rows]
             first, last = self._starts[row] - base, self._starts[row + 1] - base
-            found[done : done + last - first] = self._shards[row // SHARD_ROWS][first:last]
+            found[done : done + last - first] = self._shards[shard][first:last]
             done += last - first
         return torch.from_numpy(found).to(self.head.dtype)
 
@@ -212,6 +220,11 @@ def _computed(source: TargetSource, batches: list[PackedBatch], place: int) -> n
 def _starts(rows: datasets.Dataset, max_tokens: int) -> npt.NDArray[np.int64]:
     kept = np.minimum(token_lengths(rows)[:, 1], max_tokens)
     return np.concatenate([[0], kept.cumsum(dtype=np.int64)]).astype(np.int64)
+
+
+def _shard_rows(rows: int) -> int:
+    """In each but the last."""
+    return max(SHARD_ROWS, -(-rows // MAX_SHARDS))
 
 
 def _shard_name(number: int) -> str:

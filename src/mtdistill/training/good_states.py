@@ -1,6 +1,7 @@
 """States that training can go back to: weights, optimizer, schedule, average, and where it stood.
 
-Held in memory, because a checkpoint on disk may be thousands of updates old. Imported by training.watch.
+Held in memory, because a checkpoint on disk may be thousands of updates old. Imported by distillation and
+training.watch.
 """
 
 import copy
@@ -14,6 +15,12 @@ import torch
 from torch import Tensor
 
 KEPT = 3
+IN_MEMORY = KEPT + 2  # those, that of the last checkpoint, and the first one
+
+
+def state_bytes(parameters: int, *, averaged: bool) -> int:
+    """Memory of a state: weights, two moments and perhaps an average, 4 bytes each."""
+    return 4 * parameters * (4 if averaged else 3)
 
 
 @dataclass(frozen=True)
