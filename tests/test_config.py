@@ -191,6 +191,16 @@ def test_the_later_of_two_overrides_counts() -> None:
     assert apply_overrides(CONFIG, ["kd.alpha=0.7", "kd.alpha=0.75"]).kd.alpha == 0.75
 
 
+def test_a_folder_that_is_called_like_a_number() -> None:
+    given = [f"data.train={raw}" for raw in ("2024", "true", "2024-05-01")]
+    assert [apply_overrides(CONFIG, [each]).data.train for each in given] == [("2024",), ("true",), ("2024-05-01",)]
+
+
+def test_a_yes_or_no_is_asked_for_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"training\.recovery: got 'yes', accepted true or false"):
+        apply_overrides(CONFIG, ["training.recovery=yes"])
+
+
 def test_no_override_leaves_the_configuration_as_it_is() -> None:
     assert apply_overrides(CONFIG, []) == CONFIG
 

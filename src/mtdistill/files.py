@@ -146,6 +146,11 @@ def refusal_of(error: Exception) -> str | None:
     return next((words for words in map(os.strerror, _REFUSALS) if words in str(error)), None)
 
 
+def absolute(path: Path) -> Path:
+    """From the root, without ``..``, so that the folders above it are its parents; symbolic links stay."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` would follow them
+
+
 def checksums_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     """Hexadecimal SHA-256 of files in a folder, by their path in it."""
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(files)}

@@ -37,6 +37,14 @@ def test_inspect_lists_whole_and_unfinished_caches(run: Run, output: Path) -> No
     assert "unfinished" in unfinished
 
 
+def test_inspect_writes_nothing_and_needs_no_permission_to(
+    run: Run, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert run("cache", "inspect", "--output", str(output)).code == 0
+    assert run("presets", "--no-forecast", "--output", str(output)).code == 0
+
+
 def test_inspect_says_that_there_is_none(run: Run, tmp_path: Path) -> None:
     called = run("cache", "inspect", "--output", str(tmp_path))
     assert called.code == 0

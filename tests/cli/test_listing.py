@@ -91,6 +91,11 @@ def test_every_preset_gets_its_forecast(run: Any, monkeypatch: pytest.MonkeyPatc
     assert "about 50 min, 1.5 GiB of memory" in run("presets").out
 
 
+def test_the_width_is_the_one_that_counts() -> None:
+    assert "width 60%, " in settings_line(load_preset("quick").config)
+    assert "width 64, " in settings_line(apply_overrides(load_preset("quick").config, ["student.width=64"]))
+
+
 @pytest.mark.parametrize(("last", "wanted"), [("none", "T 3, "), ("1", "T 3 to 1, ")])
 def test_a_temperature_that_falls_is_seen(last: str, wanted: str) -> None:
     config = apply_overrides(load_preset("quick").config, [f"kd.final_temperature={last}"])

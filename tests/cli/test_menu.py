@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mtdistill.cli.menu import MAX_ATTEMPTS
+from mtdistill.cli.menu import MAX_ATTEMPTS, _ask
 from mtdistill.config import RunConfig
 
 COST = {"minutes": 12.0, "memory_gib": 1.5, "disk_mib": 80.0, "updates": 300, "seconds_per_update": 0.5}
@@ -58,6 +58,12 @@ def test_a_wrong_answer_is_asked_again(run: Any, calls: list[Any]) -> None:
     assert called.code == 0
     assert called.out.count("Got 'seven', accepted 1 to 5, or q.") == MAX_ATTEMPTS - 1
     assert [config.preset for config, _ in calls] == ["conservative"]
+
+
+def test_a_closed_output_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtdistill.cli.menu.read_line", lambda: " 3 ")
+    monkeypatch.setattr(sys, "stdout", None)
+    assert _ask("which? ") == "3"
 
 
 def test_there_is_an_end_to_asking(run: Any, calls: list[Any]) -> None:

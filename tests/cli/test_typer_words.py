@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,18 @@ def test_what_cannot_be_read_is_told_in_both_languages(arguments: str, english: 
 def test_the_help_of_that_command_is_named(arguments: str, command: str, run: Any) -> None:
     assert run(*arguments.split()).err.splitlines()[1:] == [f"Help: {command} --help"]
     assert run(*arguments.split(), "--lang=zh").err.splitlines()[1:] == [f"帮助：{command} --help"]
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize(
+    "command", ["", "distill", "test", "compare", "export", "pseudo-targets", "sweep", "translate", "teacher train"]
+)
+def test_no_help_is_cut_off(command: str, lang: str, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    shown = run(*command.split(), "--help", "--lang", lang).out
+    assert "\u2026" not in shown
+    assert max(map(cell_len, shown.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("command", ["", "teacher", "teacher train", "cache", "sweep", "export"])

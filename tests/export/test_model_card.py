@@ -1,12 +1,13 @@
 """What the README of an export says about its text and its licence."""
 
+import ast
 from typing import Any
 
 import pytest
 import yaml
 
 from mtdistill.export.gate import Parity
-from mtdistill.export.model_card import model_card
+from mtdistill.export.model_card import _example, model_card
 from mtdistill.student.loading import FoundModel
 
 PARITY = Parity(500, 1.0, 20.0, 20.0, 40.0, 40.0, "signature", rounds_weights=False)
@@ -42,3 +43,12 @@ def test_the_licence_is_that_of_all_text(data: dict[str, Any], licence: str, cor
 def test_a_language_that_yaml_takes_for_a_truth_value() -> None:
     header, _ = card_of({"train": ["corpus.tsv"]}, target_lang="no")
     assert header["language"] == ["zh", "no"]
+
+
+@pytest.mark.parametrize("format_name", ["hf", "ctranslate2", "onnx"])
+def test_a_sentence_that_names_a_placeholder_is_left_as_it_is(format_name: str) -> None:
+    text = 'TOM SAGT: "LANG LEBE DER FOLDER", TEXT'
+    tree = ast.parse(_example(format_name, text, "de"))
+    strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    assert strings.count(text) == 1
+    assert "path/to/this/folder" in strings

@@ -93,6 +93,11 @@ def test_too_large_gives_both_sizes(missed_card: ReportCard) -> None:
         assert part in text
 
 
+def test_the_width_that_is_in_force_is_named(missed_card: ReportCard) -> None:
+    card = missed_card.model_copy(update={"settings": {**missed_card.settings, "student.width": 64}})
+    assert all("ower student.width (now 64)" in text for text in advice(card)[1:3])
+
+
 def test_quality_comes_first(missed_card: ReportCard) -> None:
     assert [text.split(":")[0] for text in advice(missed_card)] == ["Quality is too low", "Too slow", "Too large"]
 

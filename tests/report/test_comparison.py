@@ -11,6 +11,7 @@ from rich.console import Console
 from mtdistill import messages
 from mtdistill.evaluation import SpeedUp
 from mtdistill.report import ModelCard, ReportCard, render_comparison, write_comparison_html
+from mtdistill.report.comparison import PARETO
 
 MakeCard = Callable[..., ReportCard]
 Cards = dict[str, ReportCard]
@@ -66,6 +67,12 @@ def test_fits_into_80_columns(lang: messages.Language, cards: Cards, make_card: 
     assert all(cell_len(line) <= 80 for line in text.splitlines())
     assert "23.40" in text
     assert "words" not in text or lang == "en"
+
+
+def test_a_chinese_name_is_broken_where_its_column_ends(make_card: MakeCard) -> None:
+    rows = shown({"中译英第二次试验": make_card()}).splitlines()
+    assert any(row.startswith(f"{PARETO} 中译英第二次") for row in rows)
+    assert any(row.startswith("  试验") for row in rows)
 
 
 def test_each_student_has_its_numbers(cards: Cards) -> None:

@@ -36,6 +36,11 @@ def test_points_hold_the_numbers_of_the_card(good_card: ReportCard) -> None:
     assert student.mib == good_card.student.mib_int8
     assert teacher.mib == good_card.teacher.mib_int8
     assert student.test_set == TEST
+    assert (
+        student.condition
+        == teacher.condition
+        == ("CTranslate2 float32, 1 thread(s), batch 32, beam 1", good_card.speed_ups[0].cpu)
+    )
 
 
 class TestPareto:
@@ -56,6 +61,12 @@ class TestPareto:
 
     def test_equals_do_not_beat_each_other(self) -> None:
         assert len(pareto_optimal([point("a", 3, 20), point("b", 3, 20)])) == 2
+
+    def test_speeds_of_other_conditions_count_for_nothing(self) -> None:
+        slow = replace(point("slow", 3, 20, 100), condition=("batch 1", "old processor"))
+        assert pareto_optimal([slow, point("fast", 3, 20, 200)]) == [slow, point("fast", 3, 20, 200)]
+        smaller = point("smaller", 2, 20, 50)
+        assert pareto_optimal([slow, smaller]) == [smaller]
 
     def test_no_one_is_beaten_on_another_test_set(self) -> None:
         elsewhere = point("elsewhere", 4, 1, 1, test_set=("news", 10, "zh", "en"))

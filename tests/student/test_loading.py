@@ -362,6 +362,12 @@ class TestRunFolder:
         monkeypatch.chdir(run)
         assert run_folder_of(Path(place)) == run
 
+    @pytest.mark.parametrize("path", ["../student_best.pt", "../..", "."])
+    def test_is_found_through_the_folders_above(self, path: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (run / "checkpoints" / "student_best").mkdir(parents=True)
+        monkeypatch.chdir(run / "checkpoints" / "student_best")
+        assert run_folder_of(Path(path)) == run
+
     @pytest.mark.parametrize(
         "place", ["..", "../other/checkpoints/student_best.pt", "checkpoints", "random/checkpoints/student_best.pt"]
     )

@@ -51,12 +51,12 @@ def add_cache(app: typer.Typer) -> None:
         from mtdistill.cli.checks import require_output
         from mtdistill.errors import CacheError
 
-        require_output(output)
+        require_output(output, to_write=False)
         from mtdistill.teacher.cache_manifest import read_manifest
 
         root, console = Path(output) / "cache", Terminal()
         table = Table(*tr(en="cache|pairs|tokens|MiB|cut at|teacher", zh="缓存|句对|词元|MiB|截断|教师").split("|"))
-        for folder in sorted(path for path in root.glob("*") if path.is_dir()):
+        for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else ():
             try:
                 manifest = read_manifest(folder)
             except CacheError:

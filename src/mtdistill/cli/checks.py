@@ -127,15 +127,15 @@ def require_page(file: Path) -> None:
     require_output(file.parent)
 
 
-def require_output(folder: str | Path) -> None:
-    """A folder in which results can be written, or that can be made.
+def require_output(folder: str | Path, *, to_write: bool = True) -> None:
+    """A folder in which results can be written, or that can be made; or results that are only looked at.
 
     Raises:
         ConfigError: a file is in the way, or writing is not allowed.
     """
     folder = Path(folder).absolute()
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+    if nearest.is_dir() and (not to_write or os.access(nearest, os.W_OK | os.X_OK)):
         return
     if nearest.is_dir():
         reason = tr(en=f"{nearest} is not writable", zh=f"{nearest} 不可写")

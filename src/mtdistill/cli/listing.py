@@ -19,7 +19,7 @@ from mtdistill.presets import Bilingual, Preset, load_presets
 
 def show_presets(console: Console, *, as_json: bool, calibrate: bool, output: str) -> None:
     """Print all presets; with ``calibrate`` each gets a forecast from a few real updates."""
-    require_output(output)
+    require_output(output, to_write=calibrate)
     presets = load_presets()
     forecasts = _forecasts(presets, output, Display(None if as_json else console)) if calibrate else {}
     if as_json:
@@ -33,14 +33,15 @@ def settings_line(config: RunConfig) -> str:
     """The parameters of the contract in one line."""
     t, kd = config.training, config.kd
     temperature, last = f"{kd.temperature:g}", kd.final_temperature
+    width = f"{config.student.width_ratio:.0%}" if config.student.width is None else f"{config.student.width}"
     if last is not None:
         temperature = tr(en=f"{temperature} to {last:g}", zh=f"{temperature} 降至 {last:g}")
     return tr(
         en=f"{t.epochs} epochs, batch {t.batch_size}x{t.gradient_accumulation}, learning rate {t.learning_rate:g}, "
-        f"max {t.max_sequence_length} tokens, width {config.student.width_ratio:.0%}, T {temperature}, "
+        f"max {t.max_sequence_length} tokens, width {width}, T {temperature}, "
         f"alpha {kd.alpha:g}, beta {kd.beta:g}, weight decay {t.weight_decay:g}, {t.data_ratio:.0%} of the data",
         zh=f"{t.epochs} 轮，批大小 {t.batch_size}x{t.gradient_accumulation}，学习率 {t.learning_rate:g}，"
-        f"最长 {t.max_sequence_length} 个词元，宽度 {config.student.width_ratio:.0%}，温度 {temperature}，"
+        f"最长 {t.max_sequence_length} 个词元，宽度 {width}，温度 {temperature}，"
         f"alpha {kd.alpha:g}，beta {kd.beta:g}，权重衰减 {t.weight_decay:g}，使用 {t.data_ratio:.0%} 的数据",
     )
 

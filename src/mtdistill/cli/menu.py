@@ -125,7 +125,8 @@ def _shorter(config: RunConfig, minutes: float) -> str:
 
 def _ask(question: str) -> str | None:
     """An answer without surrounding space; None at the end of input."""
-    sys.stdout.write(question)
-    sys.stdout.flush()
+    if sys.stdout is not None:  # closed
+        sys.stdout.write(question)
+        sys.stdout.flush()
     line = read_line()
     return None if line is None else line.strip()

@@ -4,6 +4,7 @@ Typer takes no translations; the headings of its help are constants, its message
 message that is not known here stays English. Imported by cli, cli.app, cli.bench and cli.cache.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -78,9 +79,23 @@ class _Group(_HelpInLanguage, TyperGroup):
     pass
 
 
+def _folding(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Help texts whose long lines go on in the next one: Chinese has no spaces to break at, and would be cut off."""
+
+    @functools.wraps(make)
+    def folding(**how: Any) -> Any:
+        text = make(**how)
+        text.overflow = "fold"
+        return text
+
+    return folding
+
+
 def _word_headings() -> None:
     from typer import rich_utils  # slow to import, and only help needs it
 
+    if not hasattr(rich_utils._make_rich_text, "__wrapped__"):
+        rich_utils._make_rich_text = _folding(rich_utils._make_rich_text)
     rich_utils.ARGUMENTS_PANEL_TITLE = tr(en="Arguments", zh="参数")
     rich_utils.OPTIONS_PANEL_TITLE = tr(en="Options", zh="选项")
     rich_utils.COMMANDS_PANEL_TITLE = tr(en="Commands", zh="命令")

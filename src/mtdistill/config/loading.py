@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from mtdistill.config.run import RunConfig
-from mtdistill.config.wording import accepted, shown, takes_a_list, takes_none, takes_only_text
+from mtdistill.config.wording import accepted, shown, takes_a_list, takes_a_list_of_text, takes_none, takes_only_text
 from mtdistill.errors import ConfigError
 from mtdistill.messages import tr
 
@@ -177,7 +177,9 @@ def _read_value(raw: str, field: FieldInfo) -> object:
     read = value["value"] if value.keys() == {"value"} else raw
     if takes_only_text(field) and not isinstance(read, str):
         return raw
-    return [read] if takes_a_list(field) and not isinstance(read, list) else read
+    if takes_a_list(field) and not isinstance(read, list):
+        return [raw if takes_a_list_of_text(field) and not isinstance(read, str | dict) else read]
+    return read
 
 
 def _validated(values: Mapping[str, Any], problems: list[str], origin: str | None) -> RunConfig:

@@ -57,6 +57,11 @@ def takes_a_list(field: FieldInfo) -> bool:
     return any(get_origin(kind) is tuple for kind in _members(field.annotation))
 
 
+def takes_a_list_of_text(field: FieldInfo) -> bool:
+    """True where such a word is taken as it stands, even one that reads as a number."""
+    return any(get_origin(kind) is tuple and get_args(kind)[0] is str for kind in _members(field.annotation))
+
+
 def _members(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
@@ -68,6 +73,8 @@ def _kind(kind: Any) -> str:
         if get_args(kind)[0] is int:
             return tr(en="a list of whole numbers such as [0, 2]", zh="整数列表，例如 [0, 2]")
         return tr(en='a list of texts such as ["a", "b"]', zh='文字列表，例如 ["a", "b"]')
+    if kind is bool:
+        return tr(en="true or false", zh="true 或 false")
     if kind is int:
         return tr(en="a whole number", zh="整数")
     if kind is float:

@@ -22,7 +22,7 @@ from mtdistill.decoding.overflow import overflow_hint
 from mtdistill.display import Display
 from mtdistill.distillation.duels import Engines, duels_of_a_student, duels_of_an_export
 from mtdistill.evaluation import ModelSize, model_size, peak_memory_mib, rarest_piece_counts, require_comet
-from mtdistill.files import write_atomically
+from mtdistill.files import absolute, write_atomically
 from mtdistill.health.journal import HEALTH_FILE, read_findings
 from mtdistill.messages import tr
 from mtdistill.report import Contestant, ReportCard, TestSet, build_report, card_name, find_card, write_html
@@ -201,8 +201,8 @@ def write_reports(card: ReportCard, folder: Path, display: Display, name: str = 
     with contextlib.suppress(OSError, ValueError):
         metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     others = {}
-    for file in sorted(folder.absolute().parent.glob("*/report.json")):
-        if file.parent != folder.absolute() and (other := find_card(file.parent)):
+    for file in sorted(absolute(folder).parent.glob("*/report.json")):
+        if file.parent != absolute(folder) and (other := find_card(file.parent)):
             others[card_name(Path(file.parent.name))] = other
     findings = None
     with contextlib.suppress(OSError, ValueError):

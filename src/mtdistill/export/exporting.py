@@ -29,7 +29,7 @@ from mtdistill.errors import ConfigError, ExportError, MtdistillError
 from mtdistill.export.gate import FEWEST_SENTENCES, SENTENCES, Parity, measure_parity, require
 from mtdistill.export.model_card import model_card
 from mtdistill.export.onnx import convert_to_onnx
-from mtdistill.files import clear_leftovers, refusal_of, replacing_folder, write_atomically
+from mtdistill.files import absolute, clear_leftovers, refusal_of, replacing_folder, write_atomically
 from mtdistill.messages import tr
 from mtdistill.modeling.folder import CHECKSUMS, INFO_FILE, checksums, read_info
 from mtdistill.report import find_card
@@ -242,4 +242,4 @@ def _require_replaceable(folder: Path) -> None:
 
 def _default_folder(path: Path) -> Path:
     run = run_folder_of(path)
-    return (run or path.absolute().parent) / "export"
+    return (run or absolute(path).parent) / "export"

@@ -4,6 +4,7 @@ Imported by export.exporting; imports data, decoding, report, student and export
 """
 
 import json
+import re
 
 from mtdistill.data.corpora import LICENCES, is_builtin
 from mtdistill.decoding.translator import SECOND_TRY_NGRAM_SIZE
@@ -15,7 +16,7 @@ _USE = {
     "hf": """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-model = AutoModelForSeq2SeqLM.from_pretrained(FOLDER)
+model = AutoModelForSeq2SeqLM.from_pretrained(FOLDER, dtype="float32")  # as it was checked, however it is stored
 output = model.generate(**tokenizer([TEXT], return_tensors="pt"))
 print(tokenizer.decode(output[0], skip_special_tokens=True))
 """,
@@ -111,8 +112,8 @@ _NOTES = {
 
 
 def _example(format_name: str, text: str, lang: str) -> str:
-    code = _USE[format_name].replace("TEXT", json.dumps(text, ensure_ascii=False)).replace("LANG", json.dumps(lang))
-    return code.replace("FOLDER", '"path/to/this/folder"').rstrip()
+    values = {"TEXT": json.dumps(text, ensure_ascii=False), "LANG": json.dumps(lang), "FOLDER": '"path/to/this/folder"'}
+    return re.sub("|".join(values), lambda found: values[found[0]], _USE[format_name]).rstrip()
 
 
 def _corpora(model: FoundModel) -> list[tuple[str, str]]:

@@ -95,7 +95,7 @@ def _main_failure(card: ReportCard) -> str:
 
 
 def _too_slow(card: ReportCard) -> str:
-    promise, width = card.promise("speed_up"), card.settings.get("student.width_ratio")
+    promise, width = card.promise("speed_up"), _width(card)
     layers = _layers(card, "student.decoder_layers")
     slowest = min(card.speed_ups[: card.promised_speed_ups], key=lambda speed: speed.ratio)
     student, teacher = milliseconds(slowest, slowest.student), milliseconds(slowest, slowest.teacher)
@@ -103,24 +103,24 @@ def _too_slow(card: ReportCard) -> str:
         en=f"Too slow: {promise.measured:.2f}x as fast as the teacher ({promise.expected:g}x expected) in the slowest "
         f"promised condition, {condition(slowest)}: {student} ms a sentence, teacher {teacher} ms. Keep fewer decoder "
         f"layers (student.decoder_layers, now {layers}), because every target token passes through each of them, or "
-        f"lower student.width_ratio (now {width}). Batch size and gradient accumulation change training alone.",
+        f"lower {width}. Batch size and gradient accumulation change training alone.",
         zh=f"速度不足：在最慢的承诺条件（{condition(slowest)}）下，速度仅为教师的 {promise.measured:.2f} 倍"
         f"（预期 {promise.expected:g} 倍）：每句 {student} 毫秒，教师 {teacher} 毫秒。"
         f"请减少解码器层数（student.decoder_layers，现为 {layers}），因为每个目标词元都要经过每一层；"
-        f"或降低 student.width_ratio（现为 {width}）。批大小和梯度累积只影响训练。",
+        f"或降低 {width}。批大小和梯度累积只影响训练。",
     )
 
 
 def _too_large(card: ReportCard) -> str:
-    ratio, width = card.promise("compression_ratio"), card.settings.get("student.width_ratio")
+    ratio, width = card.promise("compression_ratio"), _width(card)
     sizes = f"{millions(card.student.parameters)}", f"{millions(card.teacher.parameters)}"
     layers = _layers(card, "student.encoder_layers"), _layers(card, "student.decoder_layers")
     return tr(
         en=f"Too large: {ratio.measured:.2f}x smaller than the teacher ({ratio.expected:g}x expected), {sizes[0]} "
-        f"parameters of {sizes[1]}. Lower student.width_ratio (now {width}), or keep fewer layers "
+        f"parameters of {sizes[1]}. Lower {width}, or keep fewer layers "
         f"(student.encoder_layers, now {layers[0]}; student.decoder_layers, now {layers[1]}).",
         zh=f"模型过大：压缩比为 {ratio.measured:.2f}（预期 {ratio.expected:g}），参数量 {sizes[0]}，教师 {sizes[1]}。"
-        f"请降低 student.width_ratio（现为 {width}），或减少层数"
+        f"请降低 {width}，或减少层数"
         f"（student.encoder_layers，现为 {layers[0]}；student.decoder_layers，现为 {layers[1]}）。",
     )
 
@@ -128,3 +128,9 @@ def _too_large(card: ReportCard) -> str:
 def _layers(card: ReportCard, name: str) -> str:
     layers = card.settings.get(name)
     return tr(en="all of the teacher's", zh="与教师相同") if layers is None else str(layers)
+
+
+def _width(card: ReportCard) -> str:
+    """The setting that decides the width, with its value."""
+    name = "student.width_ratio" if card.settings.get("student.width") is None else "student.width"
+    return tr(en=f"{name} (now {card.settings.get(name)})", zh=f"{name}（现为 {card.settings.get(name)}）")

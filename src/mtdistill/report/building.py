@@ -245,6 +245,7 @@ def _settings(config: RunConfig) -> dict[str, float | int | str | None]:
         "kd.temperature": config.kd.temperature,
         "kd.alpha": config.kd.alpha,
         "kd.beta": config.kd.beta,
+        "student.width": config.student.width,
         "student.width_ratio": config.student.width_ratio,
         "student.encoder_layers": config.student.encoder_layers,
         "student.decoder_layers": config.student.decoder_layers,

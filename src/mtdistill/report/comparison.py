@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
+from rich.cells import chop_cells
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -30,7 +31,7 @@ from mtdistill.report.trade_off import (
 )
 
 PARETO = "★"
-_NAME_WIDTH = 13  # characters
+_NAME_WIDTH = 13  # cells of a terminal, of which a Chinese character takes two
 
 
 def render_comparison(cards: Mapping[str, ReportCard]) -> RenderableType:
@@ -61,7 +62,8 @@ def render_comparison(cards: Mapping[str, ReportCard]) -> RenderableType:
 
 def _wrapped(name: str) -> str:
     """A starred name in lines that leave room for the numbers, broken at hyphens where it has them."""
-    lines = textwrap.wrap(name[len(PARETO) :].lstrip(), _NAME_WIDTH) or [""]
+    words = textwrap.wrap(name[len(PARETO) :].lstrip(), _NAME_WIDTH) or [""]
+    lines = [line for word in words for line in chop_cells(word, _NAME_WIDTH)]
     return "\n".join(f"{mark} {line}" for mark, line in zip_longest(name[:1], lines, fillvalue=" "))
 
 

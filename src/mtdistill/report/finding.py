@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtdistill.errors import DataError, MtdistillError
+from mtdistill.files import absolute
 from mtdistill.messages import tr
 from mtdistill.report.card import ReportCard
 
@@ -30,7 +31,7 @@ def read_cards(paths: Sequence[Path]) -> dict[str, ReportCard]:
     Raises:
         DataError: no card there, or one that cannot be read.
     """
-    files = [_file(path).absolute() for path in paths]
+    files = [absolute(_file(path)) for path in paths]
     return {name: _read(file) for name, file in zip(_names(files), files, strict=True)}
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from mtdistill.messages import tr
 from mtdistill.report.card import ReportCard
 from mtdistill.report.svg import COLOURS, Plot, drawing, finished, new_figure, text_width
-from mtdistill.report.wording import plain, shortened, words_per_second
+from mtdistill.report.wording import condition, plain, shortened, words_per_second
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +36,7 @@ class Point:
         words_per_second: source words, in the first condition of the card.
         test_set: only points of the same one can be compared.
         kind: decides the colour.
+        condition: of the speed; only points of the same one are compared in it.
     """
 
     name: str
@@ -44,11 +45,16 @@ class Point:
     words_per_second: float
     test_set: tuple[str, int, str, str]
     kind: Literal["teacher", "student", "other"]
+    condition: tuple[str, str] = ("", "")
 
     def beats(self, other: Point) -> bool:
-        """At least as small, good and fast, and better in one of them; never across test sets."""
-        mine, theirs = (-self.mib, self.bleu, self.words_per_second), (-other.mib, other.bleu, other.words_per_second)
-        pairs = list(zip(mine, theirs, strict=True))
+        """At least as small, good and fast, and better in one of them; never across test sets.
+
+        Speeds of different conditions say nothing about each other, and are left out.
+        """
+        pairs = [(-self.mib, -other.mib), (self.bleu, other.bleu)]
+        if self.condition == other.condition:
+            pairs.append((self.words_per_second, other.words_per_second))
         return self.test_set == other.test_set and all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 
@@ -62,14 +68,16 @@ def student_point(name: str, card: ReportCard, kind: Literal["student", "other"]
     speed = card.speed_ups[0]
     words = words_per_second(speed, speed.student)
     name = shortened(plain(name), _LONGEST_NAME)
-    return Point(name, card.student.mib_int8, card.quality.student.bleu, words, tested_on(card), kind)
+    measured = condition(speed), speed.cpu
+    return Point(name, card.student.mib_int8, card.quality.student.bleu, words, tested_on(card), kind, measured)
 
 
 def teacher_point(card: ReportCard) -> Point:
     """The teacher of a card."""
     speed = card.speed_ups[0]
     name, words = tr(en="teacher", zh="教师"), words_per_second(speed, speed.teacher)
-    return Point(name, card.teacher.mib_int8, card.quality.teacher.bleu, words, tested_on(card), "teacher")
+    measured = condition(speed), speed.cpu
+    return Point(name, card.teacher.mib_int8, card.quality.teacher.bleu, words, tested_on(card), "teacher", measured)
 
 
 def pareto_optimal(points: Sequence[Point]) -> list[Point]:

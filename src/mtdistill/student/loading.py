@@ -14,6 +14,7 @@ from mtdistill.data.tokenizer import load_tokenizer
 from mtdistill.decoding import CTranslate2Translator, HuggingFaceTranslator, OnnxTranslator, Translator
 from mtdistill.display import Display
 from mtdistill.errors import CheckpointError, ConfigError
+from mtdistill.files import absolute
 from mtdistill.messages import tr
 from mtdistill.modeling.folder import INFO_FILE, read_info, require_unchanged
 from mtdistill.modeling.t5 import unreadable
@@ -157,7 +158,7 @@ def prepared_data_of(model: FoundModel, output: str | None, display: Display) ->
 
 def run_folder_of(path: Path) -> Path | None:
     """The run folder that a model's path names or lies in, if it does; that of a random baseline has no report."""
-    path = path.absolute()
+    path = absolute(path)
     for folder in (path, path.parent.parent):  # of a run: checkpoints/student_best.pt, export/ctranslate2-int8
         if all((folder / name).is_file() for name in ("config.toml", "environment.json")):
             return folder
