@@ -38,16 +38,17 @@ def note_beginning(folder: Path, wanted: Mapping[str, Any], *, resumed: bool) ->
         raise CheckpointError(
             tr(
                 en=f"the training cannot go on: got {file} ({type(error).__name__}), accepted the file that this version "
-                "wrote. Copy it again, or start anew without --resume.",
+                "wrote. Copy it again, or begin a new training: without --resume, of a teacher in another --output.",
                 zh=f"无法继续训练：{file} 有问题（{type(error).__name__}），需要由本版本写出的文件。"
-                "请重新复制，或去掉 --resume 重新开始。",
+                "请重新复制，或重新训练：去掉 --resume，教师模型则换一个 --output。",
             )
         ) from error
     if changed := [name for name, value in wanted.items() if begun.get(name) != value]:
         raise CheckpointError(
             tr(
                 en=f"a training is resumed with what it was begun with; different now: {', '.join(changed)}. Use the same "
-                "again, or start anew without --resume.",
-                zh=f"继续训练时必须与开始时一致；现在不同的有：{'、'.join(changed)}。请恢复原样，或去掉 --resume 重新开始。",
+                "again, or begin a new training: without --resume, of a teacher in another --output.",
+                zh=f"继续训练时必须与开始时一致；现在不同的有：{'、'.join(changed)}。请恢复原样，"
+                "或重新训练：去掉 --resume，教师模型则换一个 --output。",
             )
         )
