@@ -17,6 +17,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mtdistill.errors import MtdistillError
+
 # What a system refuses wherever it happens, through no fault of ours: a full or broken disk, missing permissions.
 _REFUSALS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE,
@@ -139,8 +141,11 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
 def refusal_of(error: Exception) -> str | None:
     """The words in which the system refused to write or read; None where an error is about something else.
 
-    safetensors, tokenizers and torch raise kinds of their own, which have these words in their text.
+    safetensors, tokenizers and torch raise kinds of their own, which have these words in their text. An error of ours has
+    been worded already, and is none.
     """
+    if isinstance(error, MtdistillError):
+        return None
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno) if error.errno in _REFUSALS else None
     return next((words for words in map(os.strerror, _REFUSALS) if words in str(error)), None)

@@ -18,7 +18,7 @@ from mtdistill.distillation.run_folder import (
     says_what_the_disk_said,
     start_run,
 )
-from mtdistill.errors import ConfigError
+from mtdistill.errors import CacheError, ConfigError
 from mtdistill.presets import load_preset
 
 
@@ -144,6 +144,8 @@ def test_other_errors_are_left_alone(tmp_path: Path) -> None:
         (tmp_path / "nothing").read_text(encoding="utf-8")
     with pytest.raises(RuntimeError, match="shapes"), says_what_the_disk_said(tmp_path):
         raise RuntimeError("shapes differ")
+    with pytest.raises(CacheError, match="^stored: No space left on device$"), says_what_the_disk_said(tmp_path):
+        raise CacheError("stored: No space left on device")  # worded already
 
 
 def test_the_command_to_resume_names_what_was_changed(tmp_path: Path) -> None:

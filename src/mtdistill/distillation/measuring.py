@@ -185,8 +185,8 @@ def measure_student(
         except OSError as error:  # what took minutes to measure is shown all the same
             display.say(
                 tr(
-                    en=f"the report could not be written: got {folder} ({error.strerror})",
-                    zh=f"无法写出成绩单：{folder}（{error.strerror}）",
+                    en=f"the report could not be written: got {folder} ({error.strerror or error})",
+                    zh=f"无法写出成绩单：{folder}（{error.strerror or error}）",
                 )
             )
     else:
@@ -201,8 +201,9 @@ def write_reports(card: ReportCard, folder: Path, display: Display, name: str = 
     with contextlib.suppress(OSError, ValueError):
         metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     others = {}
-    for file in sorted(absolute(folder).parent.glob("*/report.json")):
-        if file.parent != absolute(folder) and (other := find_card(file.parent)):
+    here = absolute(folder)
+    for file in sorted(here.parent.glob("*/report.json")):
+        if file.parent != here and (other := find_card(file.parent)):
             others[card_name(Path(file.parent.name))] = other
     findings = None
     with contextlib.suppress(OSError, ValueError):

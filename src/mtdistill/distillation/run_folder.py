@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from mtdistill.config import RunConfig, dump_toml, read_toml
-from mtdistill.errors import ConfigError, MtdistillError
+from mtdistill.errors import ConfigError
 from mtdistill.evaluation.speed import cpu_name
 from mtdistill.files import refusal_of, write_atomically
 from mtdistill.messages import tr
@@ -97,8 +97,6 @@ def says_what_the_disk_said(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except MtdistillError:
-        raise
     except Exception as error:
         if refusal_of(error) is None:
             raise

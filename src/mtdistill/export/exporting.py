@@ -25,7 +25,7 @@ from mtdistill.decoding import (
 )
 from mtdistill.decoding.overflow import overflow_hint
 from mtdistill.display import Display
-from mtdistill.errors import ConfigError, ExportError, MtdistillError
+from mtdistill.errors import ConfigError, ExportError
 from mtdistill.export.gate import FEWEST_SENTENCES, SENTENCES, Parity, measure_parity, require
 from mtdistill.export.model_card import model_card
 from mtdistill.export.onnx import convert_to_onnx
@@ -129,8 +129,6 @@ def export_model(
                 zh=f"另一个导出任务正在写入该文件夹：{folder}。请等待它结束，或换一个 --to。",
             )
         ) from error
-    except MtdistillError:
-        raise
     except Exception as error:
         refusal = refusal_of(error) or (isinstance(error, OSError) and (error.strerror or str(error)))
         if not refusal:

@@ -243,8 +243,7 @@ class Monitor:
             self._note("overfitting", "warning", update, figures)
         if figures := series.entropy_collapse(probed.student_entropy, probed.teacher_entropy, progress):
             self._note("entropy_collapse", "warning", update, figures)
-        hard = series.hard_targets(probed.softened_entropy, probed.teacher_entropy)
-        if probed.kd_norm and (figures := hard):
+        if probed.kd_norm and (figures := series.hard_targets(probed.softened_entropy, probed.teacher_entropy)):
             mend = self.recover and memory.temperature is None
             self._note("hard_targets", "failure", update, figures, action="temperature" if mend else "none")
             if mend:  # losses at another temperature are no measure for those to come

@@ -59,7 +59,7 @@ def lengthening(tokens_per_update: float) -> int:
     Args:
         tokens_per_update: target tokens, mean.
     """
-    return math.ceil(LEVEL_TOKENS / min(LEVEL_TOKENS, max(1.0, tokens_per_update)))
+    return max(1, math.ceil(LEVEL_TOKENS / max(1.0, tokens_per_update)))
 
 
 def loss_spike(losses: Sequence[float], in_a_row: int = FEWEST_HIGH) -> Figures | None:
