@@ -144,7 +144,7 @@ def test_other_errors_are_left_alone(tmp_path: Path) -> None:
         (tmp_path / "nothing").read_text(encoding="utf-8")
     with pytest.raises(RuntimeError, match="shapes"), says_what_the_disk_said(tmp_path):
         raise RuntimeError("shapes differ")
-    with pytest.raises(CacheError, match="^stored: No space left on device$"), says_what_the_disk_said(tmp_path):
+    with pytest.raises(CacheError, match=r"^stored: No space left on device$"), says_what_the_disk_said(tmp_path):
         raise CacheError("stored: No space left on device")  # worded already
 
 
